@@ -1,0 +1,98 @@
+"""The path of the data on one screen: topic, key, schema, producers, consumers, retention.
+
+Compose files, documentation, access rules and tests are made from this list.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+DAY_MS = 86_400_000
+Compression = Literal["none", "gzip", "lz4"]
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic of every pipeline; its name on the broker is `<pipeline>.<name>`."""
+
+    name: str
+    key: str
+    schema: str
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    partitioned: bool = True
+    compacted: bool = False
+    retention_ms: int = 30 * DAY_MS
+    # Clients outside read gzip and none everywhere; lz4 stays between Millrace's own services.
+    compression: Compression = "lz4"
+
+    def of(self, pipeline: str) -> str:
+        """The topic's name on the broker for one pipeline."""
+        return f"{pipeline}.{self.name}"
+
+    @property
+    def subject(self) -> str:
+        """The registry's subject without the pipeline's prefix."""
+        return f"{self.name}-value"
+
+
+EVENTS = Topic("events.v1", "event key", "pipeline/event", ("anyone",), ("ingest",), compression="none")
+LABELS = Topic("labels.v1", "event key", "pipeline/label", ("anyone",), ("ingest",), compression="none")
+REPLAYS = Topic(
+    "replays.v1", "replay id", "platform/replay", ("cli",), ("ingest",), partitioned=False, compacted=True
+)
+ACCEPTED = Topic("accepted.v1", "event key", "generated/accepted", ("ingest",), ("features", "feedback"))
+FEATURES = Topic("features.v1", "event key", "generated/features", ("features",), ("inference", "retrainer"))
+MODELS = Topic(
+    "models.v1",
+    "model name",
+    "platform/model",
+    ("controller", "cli"),
+    ("inference",),
+    partitioned=False,
+    compacted=True,
+    compression="none",
+)
+AUDIT = Topic(
+    "audit.v1",
+    "model name",
+    "platform/audit",
+    ("controller", "inference"),
+    ("console",),
+    partitioned=False,
+    retention_ms=-1,
+    compression="none",
+)
+PREDICTIONS = Topic(
+    "predictions.v1",
+    "event key",
+    "platform/prediction",
+    ("inference",),
+    ("feedback", "anyone"),
+    compression="gzip",
+)
+DLQ = Topic(
+    "dlq.v1",
+    "original key",
+    "platform/dead_letter",
+    ("ingest", "features", "inference"),
+    ("cli",),
+    partitioned=False,
+    retention_ms=-1,
+)
+METRICS = Topic(
+    "metrics.v1",
+    "service",
+    "platform/metric",
+    ("ingest", "features", "inference"),
+    ("console", "anyone"),
+    partitioned=False,
+    retention_ms=DAY_MS,
+    compression="none",
+)
+
+ALL = (EVENTS, LABELS, REPLAYS, ACCEPTED, FEATURES, MODELS, AUDIT, PREDICTIONS, DLQ, METRICS)
+
+
+def stage_topic(entity: str) -> Topic:
+    """What a features stage hands to the next one, keyed by that next stage's `entity`."""
+    return Topic(f"features-{entity}.v1", entity, "generated/stage", ("features",), ("features",))
