@@ -1,6 +1,6 @@
-"""Where the broker, the registry, Redis and the stores are: environment first, then the embedded stack's file.
+"""Where broker, registry, Redis and stores are: the environment first, then the embedded stack's file.
 
-Every variable starts with `MILLRACE_`; `__` goes one level down: `MILLRACE_KAFKA__BOOTSTRAP_SERVERS`.
+Every variable starts with `MILLRACE_`; `__` goes one level down, as in `MILLRACE_KAFKA__REPLICATION_FACTOR`.
 `millrace up` writes the embedded stack's addresses to `$MILLRACE_HOME/endpoints.json`; a variable wins over it.
 """
 

@@ -1,0 +1,74 @@
+"""Settings to client properties: pure functions, the same for the embedded stack and a secured cluster."""
+
+from typing import Any
+
+from pydantic import SecretStr
+
+from shared.errors import Refused
+from shared.settings import KafkaSettings, RegistrySettings
+
+
+def client_config(settings: KafkaSettings) -> dict[str, Any]:
+    """librdkafka's connection properties, common to producers, consumers and the admin client.
+
+    Raises `Refused` when the protocol asks for credentials that are not set.
+    """
+    config: dict[str, Any] = {
+        "bootstrap.servers": settings.bootstrap_servers,
+        "security.protocol": settings.security_protocol,
+    }
+    if settings.security_protocol.startswith("SASL"):
+        config |= _sasl(settings)
+    if settings.security_protocol.endswith("SSL"):
+        config |= _tls(settings)
+    return config
+
+
+def registry_config(settings: RegistrySettings) -> dict[str, Any]:
+    """The properties of confluent-kafka's `SchemaRegistryClient`.
+
+    Raises `Refused` when only one of name and password is set.
+    """
+    config: dict[str, Any] = {"url": settings.url}
+    if (settings.username is None) != (settings.password is None):
+        raise Refused("registry credentials are half set; set both username and password, or neither")
+    if settings.username is not None and settings.password is not None:
+        config["basic.auth.user.info"] = f"{settings.username}:{settings.password.get_secret_value()}"
+    if settings.ssl_ca_location is not None:
+        config["ssl.ca.location"] = str(settings.ssl_ca_location)
+    return config
+
+
+def _sasl(settings: KafkaSettings) -> dict[str, Any]:
+    """SASL's three properties, all needed."""
+    needed = {
+        "sasl_mechanism": settings.sasl_mechanism,
+        "sasl_username": settings.sasl_username,
+        "sasl_password": settings.sasl_password,
+    }
+    missing = [name for name, value in needed.items() if not value]
+    if missing:
+        variables = ", ".join(f"MILLRACE_KAFKA__{name.upper()}" for name in missing)
+        raise Refused(f"{settings.security_protocol} needs credentials; set {variables}")
+    return {name.replace("_", "."): _plain(value) for name, value in needed.items()}
+
+
+def _tls(settings: KafkaSettings) -> dict[str, Any]:
+    """The TLS properties that are set; without an authority the system's are trusted."""
+    if (settings.ssl_certificate_location is None) != (settings.ssl_key_location is None):
+        raise Refused(
+            "the client certificate is half set; set both MILLRACE_KAFKA__SSL_CERTIFICATE_LOCATION"
+            " and MILLRACE_KAFKA__SSL_KEY_LOCATION, or neither"
+        )
+    given = {
+        "ssl.ca.location": settings.ssl_ca_location,
+        "ssl.certificate.location": settings.ssl_certificate_location,
+        "ssl.key.location": settings.ssl_key_location,
+        "ssl.key.password": settings.ssl_key_password,
+    }
+    return {name: _plain(value) for name, value in given.items() if value is not None}
+
+
+def _plain(value: object) -> str:
+    """A property's text, secrets opened: only client constructors may see it."""
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
