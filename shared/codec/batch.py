@@ -63,6 +63,18 @@ class Strings:
             np.frombuffer(value, np.uint8), np.zeros(rows, np.int64), np.full(rows, len(value), np.int64)
         )
 
+    def plain(self) -> tuple[Bytes, Ints, Ints]:
+        """Data, starts and lengths as read-only C-contiguous arrays: one and the same type for every kernel.
+
+        Numba compiles a kernel anew for each mix of writable, read-only and strided arguments; what comes
+        from here is always of one kind. Nothing is copied unless it is strided or of another dtype.
+        """
+        return (
+            frozen(self.data, np.uint8),
+            frozen(self.starts, np.int64),
+            frozen(self.lengths, np.int64),
+        )
+
     def take(self, index: npt.NDArray[Any]) -> "Strings":
         """The rows that `index` (positions or a mask) names; shares the buffer."""
         return Strings(self.data, self.starts[index], self.lengths[index])
@@ -71,7 +83,7 @@ class Strings:
         """The same rows in a buffer of their own, one behind the other; frees what they shared."""
         out_starts = ends_to_starts(self.lengths)
         out = np.empty(int(self.lengths.sum()), np.uint8)
-        _gather(self.data, self.starts, self.lengths, out, out_starts)
+        _gather(*self.plain(), out, out_starts)
         return Strings(out, out_starts, self.lengths)
 
     def to_list(self) -> list[bytes]:
@@ -88,6 +100,15 @@ class Strings:
         packed = [part.compact() for part in parts]
         lengths = np.concatenate([part.lengths for part in packed])
         return Strings.packed(np.concatenate([part.data for part in packed]), lengths)
+
+
+def frozen(array: npt.NDArray[Any], dtype: type[np.generic]) -> npt.NDArray[Any]:
+    """`array` as a read-only C-contiguous array of `dtype`; copied only where it is not one already."""
+    array = np.ascontiguousarray(array, dtype)
+    if array.flags.writeable:
+        array = array.view()
+        array.flags.writeable = False
+    return array
 
 
 def ends_to_starts(lengths: Ints) -> Ints:
