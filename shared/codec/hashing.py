@@ -1,7 +1,7 @@
 """Hashes of many rows in one call: XXH64 for fingerprints and tables, murmur2 for Kafka's partitions.
 
-XXH64 is bit-equal to the `xxhash` package over the same bytes, `partition_of` to the default partitioner of the
-Java client, so that a key lies where every Java, Node or librdkafka (`murmur2_random`) producer puts it.
+XXH64 is bit-equal to the `xxhash` package over the same bytes, `partition_of` to the default partitioner of
+the Java client, so that a key lies where every Java, Node or librdkafka (`murmur2_random`) producer puts it.
 """
 
 from typing import Any

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.codec.batch import Bytes, Ints, Strings
-from shared.codec.hashing import xxh64
+from shared.codec.hashing import load64, xxh64
 from shared.kernels import kernel
 
 _LEAST_SLOTS = 64
@@ -24,16 +24,22 @@ _Slots = npt.NDArray[np.uint64]
 
 @kernel
 def _equal(a: Bytes, a_begin: int, b: Bytes, b_begin: int, length: int) -> bool:
-    for i in range(length):
+    i = 0
+    while i + 8 <= length:
+        if load64(a, a_begin + i) != load64(b, b_begin + i):
+            return False
+        i += 8
+    while i < length:
         if a[np.uint64(a_begin + i)] != b[np.uint64(b_begin + i)]:
             return False
+        i += 1
     return True
 
 
 @kernel
 def _find(
     data: Bytes, begin: int, length: int, seed: Any, slots: _Slots, keys: Bytes, starts: Ints
-) -> tuple[int, Any, Any]:
+) -> tuple[Any, Any, Any]:
     """The key's id or -1, the slot where the search ended, and what to write there (without the id)."""
     mask = np.uint64(slots.size - 1)
     hashed = xxh64(data, begin, length, seed)
@@ -161,13 +167,13 @@ class Interner:
         return self._keys[self._starts[number] : self._starts[number + 1]].tobytes()
 
     def keys(self) -> Strings:
-        """All keys by id, as views into the table's own buffer, which the next growth leaves behind unchanged."""
+        """All keys by id, as views into the table's append-only buffer: later keys leave them be."""
         starts = self._starts[: self._count + 1].copy()
         return Strings(self._keys, starts[:-1], np.diff(starts))
 
     def keep(self, ids: Ints) -> None:
-        """Forget all keys but these, which become 0..n-1 in the given order; ValueError if one stands twice."""
-        if ids.size and not (0 <= int(ids.min()) and int(ids.max()) < self._count):
+        """Forget all keys but these, which become 0..n-1 in this order; ValueError if one stands twice."""
+        if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= self._count):
             raise IndexError(f"ids must be within 0..{self._count - 1}")
         self._replace(self.keys().take(ids).compact())
 
@@ -197,7 +203,7 @@ class Interner:
         starts = np.zeros(max(_LEAST_SLOTS, count + 1), np.int64)
         np.cumsum(rows.lengths, out=starts[1 : count + 1])
         slots = np.zeros(max(_LEAST_SLOTS, _power_of_two(2 * count + 2)), np.uint64)
-        twice = int(_fill(keys, starts, np.int64(count), self._seed, slots))
+        twice = int(_fill(keys, starts, count, self._seed, slots))
         if twice >= 0:
             raise ValueError(f"the key at {twice} stands twice")
         self._slots, self._keys, self._starts, self._count = slots, keys, starts, count
@@ -217,7 +223,7 @@ class Interner:
             self._starts = starts
         if 2 * (self._count + 1) > self._slots.size:
             self._slots = np.zeros(2 * self._slots.size, np.uint64)
-            _fill(self._keys, self._starts, np.int64(self._count), self._seed, self._slots)
+            _fill(self._keys, self._starts, self._count, self._seed, self._slots)
 
 
 def _power_of_two(least: int) -> int:
