@@ -1,0 +1,171 @@
+"""Try a model in a process of its own, with its memory and time capped, before a worker trusts it.
+
+`python -m shared.models.probe` reads one JSON line and the artefact's bytes from standard input, loads the
+model as a worker would and answers with one JSON line. Whatever the model does there, the worker lives.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import BinaryIO
+
+from shared.models.manifest import Artefact, Manifest
+from shared.models.safety import ModelRefused
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a worker grants a model, whatever the model's manifest asks for."""
+
+    memory_bytes: int = 4 << 30
+    row_seconds: float = 0.5
+    # A golden run may take this many times what the manifest says.
+    latency_factor: float = 10.0
+    timeout_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a probe measured: seconds a row on the golden samples."""
+
+    row_seconds: float
+
+
+def probe(artefact: Artefact, fingerprint: str, limits: Limits, remember: Path | None = None) -> Proof:
+    """Load and run the golden samples in a capped process; ModelRefused when it does not fit.
+
+    With `remember`, a folder of this host, a digest that passed under the same limits is not tried again.
+    """
+    budget = artefact.manifest.budget
+    if budget.memory_bytes > limits.memory_bytes:
+        raise ModelRefused(
+            "resources.memory",
+            f"asks for {budget.memory_bytes} bytes, this worker grants {limits.memory_bytes}",
+        )
+    if budget.row_seconds > limits.row_seconds:
+        raise ModelRefused(
+            "resources.latency",
+            f"asks for {budget.row_seconds:g} s a row, this worker grants {limits.row_seconds:g}",
+        )
+    note = None if remember is None else remember / _note_name(artefact.digest, fingerprint, limits)
+    if note is not None and note.is_file():
+        return Proof(float(note.read_text()))
+    proof = _run(artefact, fingerprint, limits)
+    if note is not None:
+        _remember(note, proof)
+    return proof
+
+
+def _note_name(digest: str, fingerprint: str, limits: Limits) -> str:
+    terms = json.dumps([fingerprint, asdict(limits)], sort_keys=True).encode()
+    return f"{digest}-{sha256(terms).hexdigest()[:16]}"
+
+
+def _remember(note: Path, proof: Proof) -> None:
+    note.parent.mkdir(parents=True, exist_ok=True)
+    temporary = note.with_name(f".{note.name}.{os.getpid()}")
+    temporary.write_text(repr(proof.row_seconds))
+    temporary.replace(note)
+
+
+def _run(artefact: Artefact, fingerprint: str, limits: Limits) -> Proof:
+    names = sorted(artefact.files)
+    head = {
+        "manifest": artefact.manifest.canonical().decode(),
+        "fingerprint": fingerprint,
+        "latency_factor": limits.latency_factor,
+        "files": [[name, len(artefact.files[name])] for name in names],
+    }
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    paths = [str(_ROOT), environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    payload = b"".join([json.dumps(head).encode(), b"\n", *(artefact.files[name] for name in names)])
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "shared.models.probe"],
+            input=payload,
+            capture_output=True,
+            timeout=limits.timeout_s,
+            env=environment,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ModelRefused("resources.latency", f"no answer within {limits.timeout_s:g} s") from error
+    return _answer(done)
+
+
+def _answer(done: "subprocess.CompletedProcess[bytes]") -> Proof:
+    lines = done.stdout.splitlines()
+    if not lines:
+        said = done.stderr.decode(errors="replace").strip().rsplit("\n", 1)[-1][:200]
+        raise ModelRefused("resources.memory", f"its trial process ended with {done.returncode}: {said}")
+    answer = json.loads(lines[-1])
+    if "reason" in answer:
+        raise ModelRefused(answer["reason"], answer["detail"])
+    return Proof(answer["row_seconds"])
+
+
+def _cap_memory(more_bytes: int) -> None:
+    """Allow this much on top of what the process has mapped now."""
+    import resource
+
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    cap = pages * resource.getpagesize() + more_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (cap, cap))
+
+
+def _serve(stream: BinaryIO) -> dict[str, object]:
+    head = json.loads(stream.readline())
+    manifest = Manifest.parse(head["manifest"].encode())
+    artefact = Artefact(manifest, {name: stream.read(size) for name, size in head["files"]})
+    artefact.verify()
+
+    import torch
+
+    from shared.models.loading import golden_samples, load_model
+
+    torch.set_num_threads(1)
+    if sys.platform == "linux":
+        _cap_memory(manifest.budget.memory_bytes)
+    try:
+        model = load_model(artefact, head["fingerprint"], manifest.feature_names)
+        inputs = torch.from_numpy(golden_samples(artefact)[0])
+        with torch.inference_mode():
+            row_seconds = min(_timed(model.network, inputs) for _ in range(3)) / len(inputs)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        detail = f"needs more than the {manifest.budget.memory_bytes} bytes that it declares"
+        return {"reason": "resources.memory", "detail": detail}
+    allowed = manifest.budget.row_seconds * head["latency_factor"]
+    if row_seconds > allowed:
+        detail = f"takes {row_seconds:.2g} s a row on its golden samples, {allowed:.2g} is allowed"
+        return {"reason": "resources.latency", "detail": detail}
+    return {"row_seconds": row_seconds}
+
+
+def _timed(network: object, inputs: object) -> float:
+    assert callable(network)  # noqa: S101 - for the type checker
+    begin = time.perf_counter()
+    network(inputs)
+    return time.perf_counter() - begin
+
+
+def main() -> None:
+    """Answer one probe on standard output."""
+    try:
+        answer = _serve(sys.stdin.buffer)
+    except ModelRefused as refused:
+        answer = {"reason": refused.reason, "detail": refused.detail}
+    sys.stdout.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    main()
