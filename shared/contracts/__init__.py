@@ -1,0 +1,1 @@
+"""The contracts: declarations, Avro schemas, what follows from them, and their lint."""

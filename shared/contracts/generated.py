@@ -1,0 +1,172 @@
+"""The schemas that follow from a declaration: what ingest, each features stage and the last of them write.
+
+Accepted and stage topics carry an envelope in which exactly one of `event`, `label` and `progress` is set; a
+progress row says that the writer's unit has come to `order_time`. Functions return fresh parsed JSON.
+"""
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import schemas
+from shared.contracts.pipeline import Event, Label, Pipeline
+from shared.contracts.tables import ExpressionFeature, WindowFeature
+
+Schema = dict[str, Any]
+
+_TIME = {"type": "long", "logicalType": "timestamp-millis"}
+
+
+def accepted_schema(pipeline: Pipeline) -> Schema:
+    """accepted.v1: events and labels as they came, in one order per key."""
+    label = pipeline.label
+    return _record(
+        pipeline,
+        "Accepted",
+        "An event, a label or a word of progress, as ingest let it pass.",
+        _envelope(
+            copy.deepcopy(pipeline.event.avro),
+            copy.deepcopy(label.avro) if label is not None else None,
+        ),
+    )
+
+
+def stage_schema(pipeline: Pipeline, stage: int) -> Schema:
+    """What features stage number `stage`, not the last one, hands to the next.
+
+    The event is cut down to what later stages need; the label is there only if a later entity uses labels.
+    """
+    later = pipeline.entities[stage + 1 :]
+    if not later:
+        raise ValueError(f"stage {stage} of {pipeline.name} is the last one: it writes features_schema")
+    label = None
+    if pipeline.label is not None and any(entity.uses_labels for entity in later):
+        label = _stage_label(pipeline, pipeline.label, stage)
+    entity = pipeline.entities[stage].name
+    return _record(
+        pipeline,
+        f"After{entity.title().replace('_', '')}",
+        f"An event, a label or a word of progress behind the stage of entity {entity}.",
+        _envelope(_stage_event(pipeline, pipeline.event, stage), label),
+    )
+
+
+def features_schema(pipeline: Pipeline) -> Schema:
+    """features.v1: one vector an event, with the way it came."""
+    return _record(
+        pipeline,
+        "FeatureVector",
+        "The features of one event, as they were when it passed.",
+        [
+            _field("event_id", "string", "The event's id, as declared."),
+            _field("key", "string", "The event's key."),
+            _field("event_time", _TIME, "When the event happened."),
+            *_order_fields(),
+            _field("source_partition", "int", "Partition of events.v1 in which the event arrived."),
+            _field("source_offset", "long", "Its offset there."),
+            _field("input_partition", "int", "Partition from which the last stage read the event."),
+            _field("input_offset", "long", "Its offset there."),
+            _field(
+                "feature_hash",
+                "long",
+                "XXH64 of the feature vector as little-endian doubles, read as a signed number.",
+            ),
+            _field("features", _features(pipeline, pipeline.feature_names, "Features"), "In declared order."),
+        ],
+    )
+
+
+def _record(pipeline: Pipeline, name: str, doc: str, fields: list[Schema]) -> Schema:
+    return {
+        "type": "record",
+        "name": name,
+        "namespace": f"millrace.{pipeline.name}.v1",
+        "doc": doc,
+        "fields": fields,
+    }
+
+
+def _field(name: str, avro: Any, doc: str) -> Schema:
+    return {"name": name, "type": copy.deepcopy(avro), "doc": doc}
+
+
+def _optional(name: str, avro: Any, doc: str) -> Schema:
+    return {"name": name, "type": ["null", avro], "doc": doc, "default": None}
+
+
+def _order_fields() -> list[Schema]:
+    return [
+        _field("order_time", _TIME, "The time that orders the record among all others."),
+        _field("late", "boolean", "Whether it came after its place in the order had passed."),
+    ]
+
+
+def _envelope(event: Schema, label: Schema | None) -> list[Schema]:
+    progress = {**schemas.platform_schema("progress")}
+    fields = [
+        *_order_fields(),
+        _field("unit", "int", "The writer's unit of work: its input partition."),
+        _field("source_partition", "int", "Partition of the source topic in which the record arrived."),
+        _field("source_offset", "long", "Its offset there; -1 for progress."),
+        _optional("event", event, "The event, where this is one."),
+    ]
+    if label is not None:
+        fields.append(_optional("label", label, "The label, where this is one."))
+    fields.append(_optional("progress", progress, "How far the unit has come, where this says so."))
+    return fields
+
+
+def _stage_event(pipeline: Pipeline, event: Event, stage: int) -> Schema:
+    later = [f for k in range(stage + 1, len(pipeline.entities)) for f in pipeline.windows_of(k)]
+    used = [f.field for f in later if f.field is not None and f.field != "label"]
+    keys = [entity.key for entity in pipeline.entities[stage + 1 :]]
+    schema = _subset(event.avro, [event.id, event.time, event.key, *keys, *used])
+    computed = pipeline.computed_after(stage)
+    schema["fields"].append(
+        _field(
+            "features",
+            _features(pipeline, computed, "PartialFeatures"),
+            "Computed so far, in declared order.",
+        )
+    )
+    return schema
+
+
+def _stage_label(pipeline: Pipeline, label: Label, stage: int) -> Schema:
+    last = max(i for i, entity in enumerate(pipeline.entities) if entity.uses_labels)
+    keys = [entity.key for entity in pipeline.entities[stage + 1 : last + 1]]
+    return _subset(label.avro, [label.id, label.time, *keys, label.field])
+
+
+def _subset(record: Schema, names: Iterable[str]) -> Schema:
+    """A record with these fields of another, each once, in the order of `names`."""
+    by_name = {field["name"]: field for field in record["fields"]}
+    fields = [copy.deepcopy(by_name[name]) for name in dict.fromkeys(names)]
+    return {**{k: v for k, v in record.items() if k != "aliases"}, "fields": fields}
+
+
+def _features(pipeline: Pipeline, names: Iterable[str], record: str) -> Schema:
+    by_name = {feature.name: feature for feature in pipeline.features}
+    return {
+        "type": "record",
+        "name": record,
+        "namespace": f"millrace.{pipeline.name}.v1",
+        "doc": "One number a feature.",
+        "fields": [_field(name, "double", describe(by_name[name])) for name in names],
+    }
+
+
+def describe(feature: ExpressionFeature | WindowFeature) -> str:
+    """A feature's definition in one line."""
+    if isinstance(feature, ExpressionFeature):
+        return feature.expression
+    of = f" of {feature.field}" if feature.field else ""
+    delay = f", {_human(feature.delay_ms)} ago" if feature.delay_ms else ""
+    return f"{feature.aggregate}{of} over {_human(feature.window_ms)} of the {feature.entity}{delay}"
+
+
+def _human(ms: int) -> str:
+    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)):
+        if ms % size == 0:
+            return f"{ms // size}{unit}"
+    return f"{ms}ms"
