@@ -1,20 +1,49 @@
-"""The `millrace` command: one module a group of commands, each of which registers its own."""
+"""The `millrace` command: one module a group of commands, each of which registers its own.
+
+Exit codes: 0 done; 1 a check found something; 2 refused, the request or the machine must change first;
+3 something is away, the same command may succeed later; 4 fatal, going on would lose or double something.
+"""
 
 import importlib
+import sys
 
 import typer
 
-MODULES = ("stack", "schemas", "init", "replay", "dlq", "features", "models", "run", "demo", "truth", "bench")
+from shared.errors import Fatal, MillraceError, Retry
+
+MODULES = ("stack",)
 
 
 def build() -> typer.Typer:
     """The whole command."""
-    app = typer.Typer(name="millrace", no_args_is_help=True, help="Event-driven machine learning on Kafka.")
+    app = typer.Typer(
+        name="millrace",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        help="Event-driven machine learning on Kafka.",
+    )
     for name in MODULES:
         importlib.import_module(f"services.cli.{name}").register(app)
     return app
 
 
+def exit_code(error: MillraceError) -> int:
+    """What the shell is told about an error."""
+    if isinstance(error, Retry):
+        return 3
+    return 4 if isinstance(error, Fatal) else 2
+
+
 def main() -> None:
-    """Entry point of the console script."""
-    build()()
+    """Entry point of the console script: a Millrace error is shown as its message and ends in its exit
+    code.
+    """
+    try:
+        build()()
+    except MillraceError as error:
+        sys.stderr.write(f"millrace: {error}\n")
+        raise SystemExit(exit_code(error)) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,8 @@
 """Settings to client properties: pure functions, the same for the embedded stack and a secured cluster."""
 
+import ssl
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -24,19 +26,31 @@ def client_config(settings: KafkaSettings) -> dict[str, Any]:
     return config
 
 
-def registry_config(settings: RegistrySettings) -> dict[str, Any]:
-    """The properties of confluent-kafka's `SchemaRegistryClient`.
+def registry_options(settings: RegistrySettings) -> dict[str, Any]:
+    """The arguments of an `httpx.Client` that speaks to the registry.
 
-    Raises `Refused` when only one of name and password is set.
+    Raises `Refused` when only one of name and password is set, or when the authorities' file cannot be read.
     """
-    config: dict[str, Any] = {"url": settings.url}
+    # A proxy from the environment must not stand between this machine and itself.
+    options: dict[str, Any] = {"base_url": settings.url, "trust_env": not _is_local(settings.url)}
     if (settings.username is None) != (settings.password is None):
         raise Refused("registry credentials are half set; set both username and password, or neither")
     if settings.username is not None and settings.password is not None:
-        config["basic.auth.user.info"] = f"{settings.username}:{settings.password.get_secret_value()}"
+        options["auth"] = (settings.username, settings.password.get_secret_value())
     if settings.ssl_ca_location is not None:
-        config["ssl.ca.location"] = str(settings.ssl_ca_location)
-    return config
+        try:
+            options["verify"] = ssl.create_default_context(cafile=settings.ssl_ca_location)
+        except OSError as error:
+            raise Refused(
+                f"cannot read authorities from {settings.ssl_ca_location}: {error.strerror or error};"
+                " set MILLRACE_REGISTRY__SSL_CA_LOCATION to a PEM file"
+            ) from error
+    return options
+
+
+def _is_local(url: str) -> bool:
+    """Whether the address is this machine's loopback."""
+    return urlsplit(url).hostname in {"127.0.0.1", "localhost", "::1"}
 
 
 def _sasl(settings: KafkaSettings) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Settings become the client properties that librdkafka and the registry client know."""
 
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from confluent_kafka import Producer
 from pydantic import SecretStr
 
 from shared.errors import Refused
-from shared.kafka.config import client_config, registry_config
+from shared.kafka.config import client_config, registry_options
 from shared.settings import KafkaSettings, RegistrySettings
 
 
@@ -80,15 +81,21 @@ def test_half_a_certificate_is_refused() -> None:
         client_config(KafkaSettings(security_protocol="SSL", ssl_certificate_location=Path("c.pem")))
 
 
-def test_registry_properties() -> None:
-    settings = RegistrySettings(
-        url="https://r/x", username="u", password=SecretStr("p"), ssl_ca_location=Path("ca.pem")
-    )
-    assert registry_config(settings) == {
-        "url": "https://r/x",
-        "basic.auth.user.info": "u:p",
-        "ssl.ca.location": "ca.pem",
-    }
-    assert registry_config(RegistrySettings(url="http://r")) == {"url": "http://r"}
+def test_registry_options() -> None:
+    settings = RegistrySettings(url="https://r/x", username="u", password=SecretStr("p"))
+    assert registry_options(settings) == {"base_url": "https://r/x", "auth": ("u", "p"), "trust_env": True}
     with pytest.raises(Refused, match="half set"):
-        registry_config(RegistrySettings(username="u"))
+        registry_options(RegistrySettings(username="u"))
+
+
+def test_no_proxy_stands_before_the_own_machine() -> None:
+    assert registry_options(RegistrySettings(url="http://127.0.0.1:1/x"))["trust_env"] is False
+
+
+def test_own_authorities_are_trusted(tmp_path: Path) -> None:
+    import certifi
+
+    options = registry_options(RegistrySettings(ssl_ca_location=Path(certifi.where())))
+    assert options["verify"].verify_mode is ssl.CERT_REQUIRED
+    with pytest.raises(Refused, match="cannot read authorities"):
+        registry_options(RegistrySettings(ssl_ca_location=tmp_path / "absent.pem"))
