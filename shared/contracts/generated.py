@@ -80,10 +80,19 @@ def _record(pipeline: Pipeline, name: str, doc: str, fields: list[Schema]) -> Sc
     return {
         "type": "record",
         "name": name,
-        "namespace": f"millrace.{pipeline.name}.v1",
+        "namespace": _namespace(pipeline),
         "doc": doc,
         "fields": fields,
     }
+
+
+def _namespace(pipeline: Pipeline) -> str:
+    return f"millrace.{pipeline.name.replace('-', '_')}.v1"
+
+
+def _feature(feature: ExpressionFeature | WindowFeature) -> Schema:
+    default = feature.default if isinstance(feature, WindowFeature) else 0.0
+    return {**_field(feature.name, "double", describe(feature)), "default": default}
 
 
 def _field(name: str, avro: Any, doc: str) -> Schema:
@@ -150,9 +159,9 @@ def _features(pipeline: Pipeline, names: Iterable[str], record: str) -> Schema:
     return {
         "type": "record",
         "name": record,
-        "namespace": f"millrace.{pipeline.name}.v1",
-        "doc": "One number a feature.",
-        "fields": [_field(name, "double", describe(by_name[name])) for name in names],
+        "namespace": _namespace(pipeline),
+        "doc": "One number a feature; in a vector older than a feature, that feature reads as its default.",
+        "fields": [_feature(by_name[name]) for name in names],
     }
 
 

@@ -15,6 +15,7 @@ _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 Aggregate = Literal["count", "sum", "mean", "min", "max", "std", "last", "distinct", "since_last", "rate"]
 NAME = r"^[a-z][a-z0-9_]{0,62}$"
+PIPELINE_NAME = r"^[a-z][a-z0-9_-]{0,62}$"
 AVRO_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
 
@@ -66,7 +67,9 @@ class Table(BaseModel):
 class PipelineTable(Table):
     """[pipeline]: what it is called and how it runs."""
 
-    name: str = Field(pattern=NAME, description="lower case, also the folder's name", examples=["fraud"])
+    name: str = Field(
+        pattern=PIPELINE_NAME, description="lower case, also the folder's name", examples=["fraud"]
+    )
     partitions: int = Field(4, ge=1, le=10_000, description="partitions of each of its topics", examples=[4])
     order: Literal["event", "arrival"] = Field(
         "event", description="one order by time over all partitions, or none", examples=["event"]
