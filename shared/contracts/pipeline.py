@@ -163,11 +163,11 @@ def load_pipeline(folder: Path) -> Pipeline:
         except UnicodeDecodeError as error:
             fix = "save the file in UTF-8"
             raise DeclarationError([Problem(str(path), 1, f"not UTF-8: {error.reason}", fix)]) from error
-    return parse_pipeline(texts, str(folder))
+    return parse_pipeline(texts, str(folder), folder.resolve().name)
 
 
-def parse_pipeline(texts: Mapping[str, str], folder: str) -> Pipeline:
-    """The pipeline of these texts by file name; `folder` is for messages, and its last part is the name."""
+def parse_pipeline(texts: Mapping[str, str], folder: str, name: str) -> Pipeline:
+    """The pipeline called `name` of these texts by file name; `folder` is for messages."""
     declaration, at, problems = _parse_toml(texts.get("pipeline.toml"), f"{folder}/pipeline.toml")
     event, event_at, event_problems = _parse_avsc(texts.get("event.avsc"), f"{folder}/event.avsc")
     wants_label = declaration is not None and declaration.label is not None
@@ -177,7 +177,7 @@ def parse_pipeline(texts: Mapping[str, str], folder: str) -> Pipeline:
     problems += event_problems + label_problems
     if declaration is not None and event is not None and not label_problems:
         sources = Sources(declaration, event, label, at, event_at, label_at)
-        problems += check(sources, Path(folder).name)
+        problems += check(sources, name)
     if problems or declaration is None or event is None:
         raise DeclarationError(problems)
     return _build(declaration, event, label)

@@ -201,7 +201,7 @@ class Decision(Table):
 class ModelTable(Table):
     """[model]: what answers the events."""
 
-    name: str = Field(pattern=NAME, description="lower case", examples=["fraud"])
+    name: str = Field(pattern=PIPELINE_NAME, description="lower case", examples=["fraud"])
     architecture: Literal["linear", "mlp"] = Field("linear", description="its kind", examples=["mlp"])
     hidden: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = Field(
         (), strict=False, description="widths of an mlp's hidden layers", examples=[[32, 16]]
