@@ -93,6 +93,17 @@ class Strings:
         return [raw[a:b] for a, b in zip(self.starts.tolist(), ends.tolist(), strict=True)]
 
     @staticmethod
+    def choose(mask: Mask, yes: "Strings", no: "Strings") -> "Strings":
+        """Row i of `yes` where `mask` is set, else of `no`."""
+        if yes.data is no.data:
+            data, shift = yes.data, 0
+        else:
+            data, shift = np.concatenate([yes.data, no.data]), yes.data.size
+        return Strings(
+            data, np.where(mask, yes.starts, no.starts + shift), np.where(mask, yes.lengths, no.lengths)
+        )
+
+    @staticmethod
     def concat(parts: Sequence["Strings"]) -> "Strings":
         """All rows of all parts, in order, in a new buffer."""
         if len(parts) == 1:

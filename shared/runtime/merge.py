@@ -35,16 +35,16 @@ def _low(marks: Ints, idle: npt.NDArray[np.uint8]) -> int:
 @kernel
 def _before(a: int, b: int, time: Ints, kind: npt.NDArray[np.int64], part: Ints, offset: Ints) -> bool:
     if time[a] != time[b]:
-        return time[a] < time[b]
+        return bool(time[a] < time[b])
     if kind[a] != kind[b]:
-        return kind[a] < kind[b]
+        return bool(kind[a] < kind[b])
     if part[a] != part[b]:
-        return part[a] < part[b]
-    return offset[a] < offset[b]
+        return bool(part[a] < part[b])
+    return bool(offset[a] < offset[b])
 
 
 @kernel
-def _merge(
+def _merge(  # noqa: C901 - one loop, kept whole for the compiler
     time: Ints,
     kind: Ints,
     source: Ints,
@@ -133,6 +133,15 @@ class Merge:
     def all_idle(self) -> bool:
         """Whether nothing more is expected from any source."""
         return bool(self.idle.all())
+
+    @property
+    def frontiers(self) -> Ints:
+        """Released up to, and the newest time seen: the merge's state besides marks and held rows."""
+        return self._frontier
+
+    def restore(self, marks: Ints, idle: npt.NDArray[np.uint8], frontiers: Ints) -> None:
+        """Take up saved marks; the held rows are set by the caller."""
+        self.marks, self.idle, self._frontier = marks.copy(), idle.copy(), frontiers.copy()
 
     def push(self, rows: Batch) -> Batch:
         """Take rows in log order; return those released, in merged order, without progress rows.

@@ -50,7 +50,8 @@ class Emission:
 
     `next_offsets` maps an input topic to the offset to commit for the unit's partition: everything before it
     is either in the outputs, in the dead letters, or in the unit's state.
-    `good` and `bad` count the rows that the fuse looks at. `after_commit` runs once the transaction stands.
+    `good` counts the rows that were not dead letters, for the fuse. `after_commit` is called once the
+    transaction stands.
     """
 
     outs: list[Out] = field(default_factory=list)
@@ -58,7 +59,7 @@ class Emission:
     next_offsets: dict[str, int] = field(default_factory=dict)
     good: int = 0
     late: int = 0
-    after_commit: Callable[[], None] | None = None
+    after_commit: list[Callable[[], None]] = field(default_factory=list)
 
 
 class Unit(Protocol):
@@ -66,6 +67,14 @@ class Unit(Protocol):
 
     def step(self, polled: Sequence[Polled], now_ms: int) -> Emission:
         """Take what was read (maybe nothing: a tick) and return what follows from it."""
+        ...
+
+    def replay(self, polled: Sequence[Polled]) -> None:
+        """Fold what was committed before, without a word outside: leaves the state as `step` had left it."""
+        ...
+
+    def at_end(self, topic: str, reached: bool) -> None:
+        """The loop's word that the unit's partition of `topic` has no more records for now, or has again."""
         ...
 
     def progress(self) -> list[Out]:

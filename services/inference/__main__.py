@@ -1,0 +1,144 @@
+"""Composition root: inference for one pipeline."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from schemas import platform_schema
+from services.inference.audit import AuditTrail
+from services.inference.core.decide import Decisions
+from services.inference.core.fold import FellBack, InferenceFold
+from services.inference.core.registry import Registry
+from services.inference.metrics import ModelMetrics
+from services.inference.models import Follower, Verdict
+from services.inference.settings import InferenceSettings
+from services.inference.unit import ScoringUnit
+from shared.codec.batch import Floats
+from shared.codec.frame import frame_prefix
+from shared.contracts.generated import features_schema
+from shared.contracts.pipeline import find_pipeline, load_pipeline
+from shared.models.announcement import Announcement
+from shared.models.loading import LoadedModel, load_model
+from shared.models.probe import Limits, probe
+from shared.models.signing import KeyFolder
+from shared.runtime.entry import RuntimeSettings, Start, guarded, prepare, run
+from shared.runtime.stage import Stage
+from shared.runtime.tables import Table
+from shared.settings import PlatformSettings, home
+from shared.store.artefacts import ArtefactStore
+from shared.topics import AUDIT, FEATURES, MODELS, PREDICTIONS
+
+
+def build(start: Start, slot: int, settings: InferenceSettings) -> Stage:
+    """The stage, with the follower of models.v1 under way."""
+    pipeline = start.pipeline
+    source = _table(start, FEATURES.of(pipeline.name), features_schema(pipeline))
+    target = _table(start, PREDICTIONS.of(pipeline.name), platform_schema("prediction"))
+    fold = InferenceFold(
+        pipeline.feature_names, Decisions([(d.label, d.from_) for d in pipeline.model.decisions])
+    )
+    audit = _audit(start, slot)
+    metrics = ModelMetrics.on(start.metrics)
+    follower = Follower(
+        kafka=start.platform.kafka,
+        table=_table(start, MODELS.of(pipeline.name), platform_schema("model")),
+        registry=Registry(pipeline.model.name, pipeline.feature_fingerprint, _keys(settings).trusted()),
+        prove=_prover(start, settings),
+        recent=lambda: fold.recent,
+        tell=audit,
+        metrics=metrics,
+        wait_s=settings.artefact_wait_s,
+    )
+    follower.start()
+
+    def refresh() -> None:
+        ready = follower.take()
+        if ready is not None:
+            fold.activate(ready)
+
+    def fell_back(fall: FellBack) -> None:
+        metrics.fell_back.inc()
+        detail = (
+            f"{fall.bad} of {fall.rows} rows had no score; version {fall.active.announcement.version} serves"
+        )
+        failed = fall.failed
+        audit(
+            Verdict(
+                "model.rolled_back", failed.announcement, failed.registry_offset, "model.nonfinite", detail
+            )
+        )
+
+    return Stage(
+        pipeline.name,
+        "inference",
+        "inference",
+        (source.topic,),
+        lambda _: ScoringUnit(source, target, pipeline.partitions, fold, fell_back),
+        compression="none",
+        stateless=True,
+        refresh=refresh,
+    )
+
+
+def _table(start: Start, topic: str, schema: dict[str, object]) -> Table:
+    return Table.of(topic, start.schema_ids[topic], schema)
+
+
+def _audit(start: Start, slot: int) -> AuditTrail:
+    topic = AUDIT.of(start.pipeline.name)
+    return AuditTrail(start.platform.kafka, topic, frame_prefix(start.schema_ids[topic]), f"inference-{slot}")
+
+
+def _keys(settings: InferenceSettings) -> KeyFolder:
+    return KeyFolder(Path(settings.keys) if settings.keys else home() / "keys")
+
+
+def _prover(start: Start, settings: InferenceSettings) -> Callable[[Announcement], LoadedModel]:
+    store = ArtefactStore(start.platform.artefacts_url)
+    pipeline = start.pipeline
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    limits = Limits(memory_bytes=settings.model_memory_bytes, row_seconds=settings.model_row_seconds)
+
+    def prove(said: Announcement) -> LoadedModel:
+        artefact = store.get(said.digest)
+        probe(artefact, pipeline.feature_fingerprint, limits, home() / "proofs")
+        return load_model(artefact, pipeline.feature_fingerprint, pipeline.feature_names, device)
+
+    return prove
+
+
+def recent_rows(matrix: Floats, rows: int = 1024) -> Floats:
+    """The last rows of a matrix, in memory of their own."""
+    return np.ascontiguousarray(matrix[-rows:])
+
+
+def tuned(settings: RuntimeSettings, max_rows: int, max_delay_ms: int) -> RuntimeSettings:
+    """The loop's settings with the pipeline's batch policy."""
+    return settings.model_copy(update={"max_records": max_rows, "poll_timeout_s": max_delay_ms / 1000})
+
+
+def main() -> None:
+    """Run until a signal asks to stop."""
+    parser = argparse.ArgumentParser(prog="millrace-inference")
+    parser.add_argument("--pipeline", required=True, help="name of a folder below schemas/")
+    parser.add_argument("--slot", type=int, default=0, help="this worker's number")
+    arguments = parser.parse_args()
+    guarded(lambda: _serve(arguments.pipeline, arguments.slot))
+
+
+def _serve(name: str, slot: int) -> None:
+    settings = InferenceSettings()
+    pipeline = load_pipeline(find_pipeline(name))
+    start = prepare(pipeline, PlatformSettings())
+    batch = pipeline.policy.batch
+    runtime = tuned(settings.runtime, batch.max_rows, batch.max_delay_ms)
+    run(start, build(start, slot, settings), slot, runtime)
+
+
+if __name__ == "__main__":
+    main()

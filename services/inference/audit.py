@@ -1,0 +1,42 @@
+"""What this worker says of models on audit.v1."""
+
+import io
+import time
+
+from confluent_kafka import Producer
+from fastavro import parse_schema, schemaless_writer
+
+from schemas import platform_schema
+from services.inference.models import Verdict
+from shared.kafka.transactions import producer_config
+from shared.settings import KafkaSettings
+
+
+class AuditTrail:
+    """Writes verdicts as they fall; a verdict that cannot be written stops the worker at the next one."""
+
+    def __init__(self, kafka: KafkaSettings, topic: str, prefix: bytes, actor: str) -> None:
+        self._producer = Producer(producer_config(kafka, "none"))
+        self._schema = parse_schema(platform_schema("audit"))
+        self._topic, self._prefix, self._actor = topic, prefix, actor
+
+    def __call__(self, verdict: Verdict) -> None:
+        """Send one verdict and wait for the broker's word."""
+        said = verdict.announcement
+        record = {
+            "kind": verdict.kind,
+            "model_name": said.name if said else "",
+            "model_version": said.version if said else 0,
+            "model_digest": said.digest if said else "",
+            "registry_offset": verdict.offset,
+            "actor": self._actor,
+            "reason": verdict.reason,
+            "detail": verdict.detail,
+            "at": time.time_ns() // 1_000_000,
+        }
+        buffer = io.BytesIO()
+        buffer.write(self._prefix)
+        schemaless_writer(buffer, self._schema, record)
+        key = said.name.encode("utf-8", "replace")[:100] if said else b""
+        self._producer.produce(self._topic, buffer.getvalue(), key)
+        self._producer.flush(10.0)

@@ -1,0 +1,163 @@
+"""One transaction a batch: outputs, dead letters and consumed offsets stand together or not at all.
+
+The order, the same in the manual (docs/guarantees.md):
+
+1. begin the transaction,
+2. produce the outputs and the dead letters,
+3. add the consumed offsets, with the group's metadata so that a zombie is fenced,
+4. commit: the client flushes first and fails if any record failed,
+5. only then: views, snapshots, metrics.
+
+Whatever fails between 1 and 4 raises, and the caller throws away producer, consumer and state and starts
+again from what is committed: a transaction whose end is unknown is settled by the next producer's
+`init_transactions`.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from shared.errors import Fatal, Fenced, Retry
+from shared.kafka.config import client_config
+from shared.runtime.unit import Out
+from shared.settings import KafkaSettings
+from shared.topics import Compression
+
+# Long enough for a broker's restart, short enough that a dead worker does not hold back committed readers.
+TRANSACTION_TIMEOUT_MS = 10_000
+CALL_TIMEOUT_S = 15.0
+FENCED = {
+    KafkaError._FENCED,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+    KafkaError.INVALID_PRODUCER_ID_MAPPING,
+}
+R = TypeVar("R")
+
+
+def producer_config(settings: KafkaSettings, compression: Compression) -> dict[str, Any]:
+    """What every producer of Millrace has in common: idempotent, Java's partitioner, short waits."""
+    return {
+        **client_config(settings),
+        "enable.idempotence": True,
+        "acks": "all",
+        "partitioner": "murmur2_random",
+        "compression.type": compression,
+        "linger.ms": 2,
+        "batch.num.messages": 20_000,
+        "batch.size": 1_000_000,
+        "queue.buffering.max.messages": 2_000_000,
+        "queue.buffering.max.kbytes": 1_048_576,
+        "retry.backoff.ms": 10,
+        "retry.backoff.max.ms": 100,
+        "reconnect.backoff.ms": 50,
+        "reconnect.backoff.max.ms": 500,
+    }
+
+
+class Sink(Protocol):
+    """Where a worker's outputs and consumed offsets go."""
+
+    def commit(self, outs: Sequence[Out], offsets: list[TopicPartition], group: Any) -> None:
+        """Write `outs`, then let `offsets` be the group's."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the client."""
+        ...
+
+
+class TransactionalSink:
+    """A transactional producer under a stable id; one instance lives as long as all goes well."""
+
+    def __init__(self, settings: KafkaSettings, transactional_id: str, compression: Compression) -> None:
+        self._producer = Producer(
+            {
+                **producer_config(settings, compression),
+                "transactional.id": transactional_id,
+                "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+                # A record's own limit must not outlast its transaction's.
+                "delivery.timeout.ms": TRANSACTION_TIMEOUT_MS,
+            }
+        )
+        self._call(self._producer.init_transactions, 30.0)
+
+    def commit(self, outs: Sequence[Out], offsets: list[TopicPartition], group: Any) -> None:
+        """Write `outs` and `offsets` in one transaction.
+
+        Raises:
+            Retry: the transaction does not stand; begin again from the committed offsets with a new sink.
+            Fenced: another worker holds the transactional id.
+        """
+        self._call(self._producer.begin_transaction)
+        for out in outs:
+            self._produce(out)
+        self._call(self._producer.send_offsets_to_transaction, offsets, group, CALL_TIMEOUT_S)
+        self._call(self._producer.commit_transaction, CALL_TIMEOUT_S)
+
+    def _produce(self, out: Out) -> None:
+        messages = messages_of(out)
+        if messages:
+            queued = self._producer.produce_batch(out.topic, messages)
+            if queued != len(messages):
+                raise Retry(f"only {queued} of {len(messages)} records for {out.topic} were queued")
+
+    def close(self) -> None:
+        """Forget what was not committed and let go of the client's threads."""
+        self._producer.purge()
+        self._producer.close()
+
+    def _call(self, function: Callable[..., R], *arguments: Any) -> R:
+        deadline = time.monotonic() + 2 * CALL_TIMEOUT_S
+        while True:
+            try:
+                return function(*arguments)
+            except KafkaException as failure:
+                error: KafkaError = failure.args[0]
+                if error.code() in FENCED:
+                    raise Fenced(f"{error}: another worker has this slot's transactional id") from failure
+                if error.fatal() or error.txn_requires_abort() or not error.retriable():
+                    raise Retry(f"the transaction does not stand: {error}") from failure
+                if time.monotonic() > deadline:
+                    raise Retry(f"the coordinator did not answer: {error}") from failure
+            except BufferError as failure:
+                raise Fatal("one batch is larger than the producer's queue; lower max_records") from failure
+
+
+class PlainSink:
+    """The negative control: outputs first, offsets after, nothing that ties them; a kill between doubles."""
+
+    def __init__(self, settings: KafkaSettings, consumer: Consumer, compression: Compression) -> None:
+        self._producer = Producer(producer_config(settings, compression))
+        self._consumer = consumer
+
+    def commit(self, outs: Sequence[Out], offsets: list[TopicPartition], group: Any) -> None:  # noqa: ARG002
+        """Write `outs`, wait for them, then commit `offsets`."""
+        try:
+            for out in outs:
+                self._producer.produce_batch(out.topic, messages_of(out))
+            if self._producer.flush(CALL_TIMEOUT_S):
+                raise Retry("records were not delivered in time")
+            if offsets:
+                self._consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as failure:
+            raise Retry(str(failure.args[0])) from failure
+
+    def close(self) -> None:
+        """Forget what was not delivered."""
+        self._producer.purge()
+        self._producer.close()
+
+
+def messages_of(out: Out) -> list[dict[str, Any]]:
+    """The client's form of `out`: one dict a record."""
+    values = out.values.to_list()
+    if out.keys is None:
+        keyed = [{"value": v} for v in values]
+    else:
+        keyed = [{"value": v, "key": k} for v, k in zip(values, out.keys.to_list(), strict=True)]
+    if out.partitions is not None:
+        for message, partition in zip(keyed, out.partitions.tolist(), strict=True):
+            message["partition"] = partition
+    return keyed
