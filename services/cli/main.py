@@ -1,7 +1,8 @@
 """The `millrace` command: one module a group of commands, each of which registers its own.
 
-Exit codes: 0 done; 1 a check found something; 2 refused, the request or the machine must change first;
-3 something is away, the same command may succeed later; 4 fatal, going on would lose or double something.
+Exit codes: 0 done; 1 a check found something; 2 the command line is wrong; 70 fatal, going on would lose or
+double something; 75 something is away, the same command may succeed later; 78 refused, the request, the
+declaration or the machine must change first.
 """
 
 import importlib
@@ -28,10 +29,10 @@ def build() -> typer.Typer:
 
 
 def exit_code(error: MillraceError) -> int:
-    """What the shell is told about an error."""
+    """What the shell is told about an error, by the meanings of sysexits."""
     if isinstance(error, Retry):
-        return 3
-    return 4 if isinstance(error, Fatal) else 2
+        return 75
+    return 70 if isinstance(error, Fatal) else 78
 
 
 def main() -> None:

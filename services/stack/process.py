@@ -96,6 +96,19 @@ def wait_gone(handles: Sequence[Handle], patience_s: float) -> list[Handle]:
     return left
 
 
+def exit_code(handle: Handle) -> int | None:
+    """What our own child ended with, negative after a signal; None while it runs or when nobody can tell
+    any more.
+    """
+    try:
+        ended = os.waitid(os.P_PID, handle.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    if ended is None:
+        return None
+    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+
+
 def find_marked(home: Path, names: Sequence[str]) -> dict[str, Handle]:
     """The stack's processes of the data folder `home` by part, found by what they say of themselves.
 

@@ -1,0 +1,73 @@
+"""`millrace run PIPELINE`: a pipeline's services on this machine, in the foreground, until SIGTERM or
+Ctrl-C.
+"""
+
+import signal
+import threading
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from shared.errors import Refused
+from shared.settings import PlatformSettings, home
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(run)
+
+
+def run(
+    pipeline: Annotated[str, typer.Argument(help="The pipeline's name or folder.")],
+    workers: Annotated[
+        list[str] | None, typer.Option(help="SERVICE=NUMBER, such as ingest=2; features=2 means every stage.")
+    ] = None,
+) -> None:
+    """Run a pipeline's services; one that dies is started again, SIGTERM lets all finish their batch."""
+    from services.stack.supervisor import Supervisor, plan, run_folder
+    from shared.contracts.pipeline import find_pipeline, load_pipeline
+    from shared.kafka.admin import ensure_topics
+
+    declared = load_pipeline(find_pipeline(pipeline))
+    planned = plan(pipeline, [entity.name for entity in declared.entities], parse_workers(workers or []))
+    created = ensure_topics(PlatformSettings().kafka, declared)
+    if created:
+        typer.echo(f"created {len(created)} topics", err=True)
+    asked = _on_signal()
+    folder = run_folder(home(), declared.name)
+    with Supervisor(planned, folder) as supervisor:
+        typer.echo(f"{declared.name} runs: {', '.join(w.name for w in planned)}; logs in {folder}", err=True)
+        while not asked.wait(0.2):
+            supervisor.check()
+        typer.echo("draining", err=True)
+
+
+def parse_workers(given: list[str]) -> dict[str, int]:
+    """The numbers of workers by service.
+
+    >>> parse_workers(["ingest=2", "features-customer=3"])
+    {'ingest': 2, 'features-customer': 3}
+    """
+    numbers: dict[str, int] = {}
+    for text in given:
+        service, _, number = text.partition("=")
+        if not number.isdecimal() or not 1 <= int(number) <= 64:
+            raise Refused(
+                f"--workers {text}: write SERVICE=NUMBER with a number from 1 to 64, such as ingest=2"
+            )
+        numbers[service] = int(number)
+    return numbers
+
+
+def _on_signal() -> threading.Event:
+    """An event that SIGTERM and SIGINT set."""
+    asked = threading.Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        asked.set()
+
+    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGINT, ask)
+    return asked
