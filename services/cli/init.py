@@ -85,7 +85,8 @@ _EVENT = """{
   "doc": "An order, as the shop takes it.",
   "fields": [
     {"name": "order_id", "type": "string", "doc": "The order's id, unique for ever."},
-    {"name": "order_time", "type": {"type": "long", "logicalType": "timestamp-millis"}, "doc": "When, in UTC."},
+    {"name": "order_time", "type": {"type": "long", "logicalType": "timestamp-millis"},
+     "doc": "When it was taken, in UTC."},
     {"name": "customer_id", "type": "string", "doc": "Who orders; keys the topic."},
     {"name": "amount", "type": "double", "doc": "The price of all of it, in euros."},
     {"name": "items", "type": "int", "doc": "How many things."}
@@ -100,7 +101,8 @@ _LABEL = """{
   "doc": "Whether an order came back; known days later.",
   "fields": [
     {"name": "order_id", "type": "string", "doc": "The order's id."},
-    {"name": "order_time", "type": {"type": "long", "logicalType": "timestamp-millis"}, "doc": "The order's time."},
+    {"name": "order_time", "type": {"type": "long", "logicalType": "timestamp-millis"},
+     "doc": "The order's own time."},
     {"name": "customer_id", "type": "string", "doc": "Who ordered; keys the topic."},
     {"name": "returned", "type": "int", "doc": "1 if it came back, 0 if not."}
   ]

@@ -57,9 +57,8 @@ def toml_lines(text: str) -> dict[Path, int]:
     while at < len(text):
         if header := _TOML_HEADER.match(text, at):
             table = _table_path(_parts(header[2]), header[1] == "[[", counts)
-            lines.setdefault(table, line)
-            if header[1] == "[[":
-                lines.setdefault(table[:-1], line)
+            for end in range(1, len(table) + 1):
+                lines.setdefault(table[:end], line)
             at = header.end()
         elif entry := _TOML_ENTRY.match(text, at):
             path = (*table, *_parts(entry[1]))
