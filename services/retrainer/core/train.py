@@ -18,6 +18,8 @@ from shared.models.manifest import Artefact, Dtype, Linear, Mlp
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 MIN_ROWS = 50
+# An epoch takes at least about this many steps, where there are rows for batches of 32.
+STEPS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,9 @@ class Spec:
     architecture: Linear | Mlp
     dtype: Dtype = "float32"
     epochs: int = 30
+    # At most; few rows are cut into smaller batches, so that each epoch takes enough steps.
     batch_rows: int = 1024
-    learning_rate: float = 3e-3
+    learning_rate: float = 5e-3
     weight_decay: float = 1e-4
     # The share of rows, the newest, that judges; training stops after `patience` epochs without gain there.
     tail: float = 0.2
@@ -140,7 +143,8 @@ class _Fit:
 
     def _epoch(self, inputs: torch.Tensor, truth: torch.Tensor, weight: torch.Tensor) -> None:
         order = torch.randperm(len(inputs), generator=self._shuffle)
-        for rows in torch.split(order, self._spec.batch_rows):
+        size = min(self._spec.batch_rows, max(32, len(inputs) // STEPS))
+        for rows in torch.split(order, size):
             self._optimiser.zero_grad()
             logits = self._network.logits(inputs[rows])
             loss = torch.nn.functional.binary_cross_entropy_with_logits(
