@@ -6,6 +6,7 @@ reported with file, line and what to write instead. Times are milliseconds.
 
 import hashlib
 import json
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -136,11 +137,12 @@ class Pipeline(_Frozen):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def find_pipeline(name: str, root: Path = Path("schemas")) -> Path:
+def find_pipeline(name: str, root: Path | None = None) -> Path:
     """The folder of the pipeline called `name`: below `root`, else among those that come with Millrace.
 
-    Refused where there is none.
+    `root` is by default `$MILLRACE_SCHEMAS`, or `schemas` in the current folder. Refused where there is none.
     """
+    root = root or Path(os.environ.get("MILLRACE_SCHEMAS", "schemas"))
     for folder in (root / name, schemas.FOLDER / name):
         if re.fullmatch(r"[\w-]+", name) and (folder / "pipeline.toml").is_file():
             return folder
