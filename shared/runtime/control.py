@@ -1,13 +1,13 @@
 """What replays say on `replays.v1`, folded: is one open, and how far has each source come?
 
-A replay announces itself before its first record, repeats its word as a heartbeat, and closes. Each word says:
-everything before `order_time` has been sent, and lies before `next_offsets`. So a reader that stands at or
-behind such an offset has come to that time, even if the partition got nothing of the replay. A replay that
+A replay announces itself before its first record, repeats its word as a heartbeat, and closes. Each word
+says: everything before `order_time` has been sent, and lies before `next_offsets`. So a reader that stands at
+or behind such an offset has come to that time, even if the partition got nothing of the replay. A replay that
 falls silent for longer than its lease counts as dead; what it had said stays true.
 """
 
 import io
-from collections import deque
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,6 +20,7 @@ from shared.runtime.polled import Polled
 
 OPEN, CLOSED = "OPEN", "CLOSED"
 _FRAME = 5
+_MOST_MARKS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,22 +80,30 @@ def source_name(topic: str, partition: int) -> str:
 
 @dataclass(slots=True)
 class _Marks:
-    """What was said of one source and not yet come to: (offset, time), both increasing; and what was come to."""
+    """What was said of one source: offsets and times, both increasing.
 
-    ahead: deque[tuple[int, int]] = field(default_factory=deque)
-    reached: int | None = None
+    All of it is kept, since a reader that starts again asks for an earlier position; when there is too much,
+    every second word is dropped, which only makes the marks coarser.
+    """
+
+    offsets: list[int] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
 
     def say(self, offset: int, time: int) -> None:
-        while self.ahead and self.ahead[-1][0] >= offset and self.ahead[-1][1] <= time:
-            self.ahead.pop()
-        if not self.ahead or self.ahead[-1][1] < time:
-            self.ahead.append((offset, time))
+        while self.offsets and self.offsets[-1] >= offset and self.times[-1] <= time:
+            self.offsets.pop()
+            self.times.pop()
+        if not self.offsets or self.times[-1] < time:
+            self.offsets.append(offset)
+            self.times.append(time)
+        if len(self.offsets) > _MOST_MARKS:
+            # The newest word stays whatever the parity: nothing comes after the last replay's end.
+            self.offsets = self.offsets[-1::-2][::-1]
+            self.times = self.times[-1::-2][::-1]
 
     def at(self, position: int) -> int | None:
-        while self.ahead and self.ahead[0][0] <= position:
-            time = self.ahead.popleft()[1]
-            self.reached = time if self.reached is None else max(self.reached, time)
-        return self.reached
+        found = bisect_right(self.offsets, position)
+        return self.times[found - 1] if found else None
 
 
 class Replays:
@@ -141,6 +150,6 @@ class Replays:
         return any(now_ms - word.said_ms <= word.lease_ms for word in self._open.values())
 
     def mark_for(self, topic: str, partition: int, position: int) -> int | None:
-        """The order time to which a reader at `position` (next offset to read) has come; None where nothing is said."""
+        """The order time to which a reader at `position` (next offset) has come; None if nothing is said."""
         marks = self._marks.get(source_name(topic, partition))
         return None if marks is None else marks.at(position)

@@ -1,0 +1,1 @@
+"""The door as pure functions and folds: no clock, no broker, no log."""
