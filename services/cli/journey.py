@@ -1,0 +1,143 @@
+"""A pipeline's services on one machine for the length of a task: start, watch what comes out, stop."""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+
+from services.stack.supervisor import RestartPolicy, Supervisor, plan, run_folder
+from shared.codec.batch import Batch
+from shared.contracts.pipeline import Pipeline, load_pipeline
+from shared.errors import Fatal, Retry
+from shared.kafka.admin import ensure_topics
+from shared.kafka.reader import open_reader, partitions_of, read_topic
+from shared.kafka.registry import Registry, register_pipeline
+from shared.runtime.tables import Table
+from shared.settings import KafkaSettings, PlatformSettings, home
+
+
+class Watch:
+    """Counts the committed records of one topic as they come, by partition."""
+
+    def __init__(self, settings: KafkaSettings, topic: str) -> None:
+        self._reader: Consumer = open_reader(settings)
+        self.counts = dict.fromkeys(partitions_of(self._reader, topic), 0)
+        self._reader.assign([TopicPartition(topic, partition, 0) for partition in self.counts])
+
+    def poll(self, timeout_s: float = 0.1) -> int:
+        """Count what has come; return the total so far."""
+        for message in self._reader.consume(10_000, timeout=timeout_s):
+            error = message.error()
+            if error is None:
+                self.counts[message.partition() or 0] += 1
+            elif error.code() != KafkaError._PARTITION_EOF and not _passing(error):
+                raise Retry(str(error))
+        return sum(self.counts.values())
+
+    def close(self) -> None:
+        """Let go of the client."""
+        self._reader.close()
+
+
+def _passing(error: KafkaError) -> bool:
+    """Whether the client goes on by itself: the broker may be restarting."""
+    return bool(error.retriable()) or error.code() in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)
+
+
+@dataclass(slots=True)
+class Journey:
+    """Runs the pipeline declared in `folder` with `workers` by service; a context manager.
+
+    The folder's parent becomes the services' `MILLRACE_SCHEMAS`.
+    """
+
+    folder: Path
+    workers: Mapping[str, int] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    only: Sequence[str] | None = None
+    policy: RestartPolicy = field(default_factory=RestartPolicy)
+    pipeline: Pipeline = field(init=False)
+    schema_ids: dict[str, int] = field(init=False)
+    platform: PlatformSettings = field(init=False)
+    supervisor: Supervisor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pipeline = load_pipeline(self.folder)
+        self.platform = PlatformSettings()
+        ensure_topics(self.platform.kafka, self.pipeline)
+        self.schema_ids = register_pipeline(Registry(self.platform.registry), self.pipeline)
+
+    def __enter__(self) -> Self:
+        planned = plan(self.pipeline.name, [e.name for e in self.pipeline.entities], self.workers)
+        if self.only is not None:
+            planned = [w for w in planned if any(w.service.startswith(name) for name in self.only)]
+        environment = {
+            **os.environ,
+            "MILLRACE_HOME": str(home()),
+            "MILLRACE_SCHEMAS": str(self.folder.parent.absolute()),
+            **self.environment,
+        }
+        self.supervisor = Supervisor(
+            planned, run_folder(home(), self.pipeline.name), environment, self.policy
+        )
+        self.supervisor.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.supervisor.stop()
+
+    def topic(self, name: str) -> str:
+        """A topic's name on the broker."""
+        return f"{self.pipeline.name}.{name}"
+
+    def wait_for(
+        self,
+        topic: str,
+        expected: int,
+        stall_s: float = 60.0,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> int:
+        """Wait until `expected` committed records lie in `topic`; return how many there are then.
+
+        Raises:
+            Fatal: nothing more came for `stall_s` seconds.
+            FuseBlown: a service died too often.
+        """
+        watch = Watch(self.platform.kafka, topic)
+        try:
+            count, last = 0, time.monotonic()
+            while count < expected:
+                self.supervisor.check()
+                now = watch.poll()
+                if now > count:
+                    count, last = now, time.monotonic()
+                    progress(count)
+                elif time.monotonic() - last > stall_s:
+                    logs = run_folder(home(), self.pipeline.name)
+                    raise Fatal(
+                        f"{topic} stands at {count} of {expected} records for {stall_s:.0f} s; "
+                        f"see the logs in {logs}"
+                    )
+            return count
+        finally:
+            watch.close()
+
+    def rows(self, topic: str, schema: dict[str, Any], columns: Sequence[str]) -> Batch:
+        """All committed records of a topic, of its registered `schema`, as these columns."""
+        return read_rows(self.platform, Table.of(topic, self.schema_ids[topic], schema), columns)
+
+
+def read_rows(platform: PlatformSettings, table: Table, columns: Sequence[str]) -> Batch:
+    """All committed records of an inner topic as columns; texts in buffers of their own."""
+    parts = []
+    for polled in read_topic(platform.kafka, table.topic):
+        batch = table.read(polled)
+        parts.append(Batch({name: batch[name] for name in columns}, batch.rows))
+    return Batch.concat(parts) if parts else Batch()
