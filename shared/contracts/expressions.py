@@ -23,6 +23,8 @@ Compute = Callable[[Columns, int], Floats]
 
 MAX_CHARS: Final = 2_000
 """A declaration's expression is for people to read; the parser's stack is safe far beyond it."""
+MAX_DEPTH: Final = 100
+"""Far more than people write, far less than the interpreter's stack."""
 
 _HOUR_MS = 3_600_000.0
 _DAY_MS = 86_400_000.0
@@ -158,8 +160,19 @@ class _Compiler:
         self.fields = fields
         self.used: dict[str, None] = {}
         self.guarded: set[str] = set()
+        self.depth = 0
 
     def compile(self, node: ast.expr) -> tuple[Compute, Kind]:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise ExpressionError(
+                f"the expression is nested more than {MAX_DEPTH} deep", "write a flatter one, or split it"
+            )
+        compiled = self._node(node)
+        self.depth -= 1
+        return compiled
+
+    def _node(self, node: ast.expr) -> tuple[Compute, Kind]:
         match node:
             case ast.Name(id=name):
                 return self._name(name)

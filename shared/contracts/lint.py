@@ -4,12 +4,14 @@ Beyond Avro's own rules: records only, with a namespace; no recursive types and 
 take no bytes (a few bytes of input would make gigabytes); a `doc` on each field; logical types that fit.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import fastavro
 from fastavro.schema import SchemaParseException, UnknownType
 
+from shared.contracts.defaults import default_fits
 from shared.contracts.positions import Located, Path, parse_json
 from shared.errors import Problem
 
@@ -25,6 +27,8 @@ _LOGICAL = {
     "uuid": "string",
 }
 _DECIMAL = {"bytes", "fixed"}
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_FULL_NAME = re.compile(rf"{_NAME.pattern}(\.{_NAME.pattern})*")
 MAX_DEPTH = 32
 """Nesting of a schema; a decoder's stack is safe far beyond it, and no event needs more."""
 
@@ -91,6 +95,7 @@ class _Lint:
         self.at = at
         self.open_names: list[str] = []
         self.empty: dict[str, bool] = {}
+        self.types: dict[str, Any] = {}
 
     def run(self, schema: dict[str, Any]) -> Iterator[Problem]:
         if not isinstance(schema.get("namespace"), str) and "." not in str(schema.get("name", "")):
@@ -123,8 +128,11 @@ class _Lint:
                 path, "a union without branches", 'write a type, such as ["null", "string"]'
             )
         for i, branch in enumerate(branches):
+            others = [_branch_name(other, namespace) for other in branches[:i]]
             if isinstance(branch, list):
                 yield self.at.problem((*path, i), "a union inside a union", "write all branches in one list")
+            elif _branch_name(branch, namespace) in others:
+                yield self.at.problem((*path, i), "a type is twice in one union", "keep one of them")
             else:
                 yield from self.visit(branch, (*path, i), namespace)
 
@@ -152,6 +160,7 @@ class _Lint:
                 path, "a record needs a name and fields", 'write "name": ..., "fields": [...]'
             )
             return
+        yield from self._name(full, node, path)
         inner = full.rpartition(".")[0]
         self.open_names.append(full)
         seen: set[str] = set()
@@ -173,11 +182,30 @@ class _Lint:
         if not isinstance(field.get("doc"), str) or not field["doc"].strip():
             fix = 'write "doc": "what it means, and its unit"'
             yield self.at.problem((*path, "name"), f"field `{name}` has no doc", fix)
+        if not _NAME.fullmatch(name):
+            fix = "write letters, digits and _, not beginning with a digit"
+            yield self.at.problem((*path, "name"), f"{name!r} cannot name a field", fix)
         yield from self.visit(field["type"], (*path, "type"), namespace)
+        if "default" in field and not self._fits(field, namespace):
+            fix = 'write a value of its type; of a union, of its first branch: ["null", ...] with null'
+            yield self.at.problem((*path, "default"), f"the default of `{name}` is not of its type", fix)
+
+    def _fits(self, field: dict[str, Any], namespace: str) -> bool:
+        def resolve(name: str, space: str) -> Any:
+            return self.types.get(_full_name(name, space))
+
+        return default_fits(field["type"], field["default"], namespace, resolve)
+
+    def _name(self, full: str, node: Any, path: Path) -> Iterator[Problem]:
+        self.types.setdefault(full, node)
+        if not _FULL_NAME.fullmatch(full):
+            fix = "write letters, digits and _, not beginning with a digit"
+            yield self.at.problem((*path, "name"), f"{full!r} cannot name a type", fix)
 
     def _named(self, node: dict[str, Any], path: Path, namespace: str) -> Iterator[Problem]:
         full = _full_name(str(node.get("name", "")), node.get("namespace") or namespace)
         self.empty[full] = node["type"] == "fixed" and node.get("size") == 0
+        yield from self._name(full, node, path)
         if node["type"] == "fixed" and not (isinstance(node.get("size"), int) and node["size"] >= 0):
             yield self.at.problem(path, "a fixed type needs a size", 'write "size": 16, say')
         if node["type"] == "enum" and not node.get("symbols"):
@@ -216,3 +244,14 @@ class _Lint:
 
 def _full_name(name: str, namespace: str) -> str:
     return name if "." in name or not namespace else f"{namespace}.{name}"
+
+
+def _branch_name(branch: Any, namespace: str) -> str:
+    """What must be unique in a union: a named type's full name, else the kind of type."""
+    if isinstance(branch, str):
+        return branch if branch in _PRIMITIVES else _full_name(branch, namespace)
+    if isinstance(branch, dict):
+        if "name" in branch:
+            return _full_name(str(branch["name"]), branch.get("namespace") or namespace)
+        return str(branch.get("type"))
+    return ""
