@@ -1,0 +1,101 @@
+"""`millrace replay`: the rows of a file as events and delayed labels, in one order, at any speed."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shared.settings import PlatformSettings
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A .csv, .csv.gz or .parquet file.")]
+Name = Annotated[
+    str, typer.Option("--pipeline", help="The pipeline; its [source] says what the columns are.")
+]
+Rate = Annotated[float | None, typer.Option("--rate", help="Events a second; labels come beside them.")]
+Speed = Annotated[float | None, typer.Option("--speed", help="Times real time, 3600 for an hour a second.")]
+After = Annotated[
+    str | None,
+    typer.Option(
+        "--labels-after",
+        help='When labels follow, as "7d"; "none" for no labels. The declared horizon by default.',
+    ),
+]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many rows.")]
+Start = Annotated[int, typer.Option("--start", min=0, help="The first row, from 0.")]
+Json = Annotated[bool, typer.Option("--json", help="The summary as one JSON object.")]
+Watch = Callable[[int, int], None]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(replay)
+
+
+def replay(
+    file: File,
+    pipeline: Name,
+    rate: Rate = None,
+    speed: Speed = None,
+    labels_after: After = None,
+    limit: Limit = None,
+    start: Start = 0,
+    as_json: Json = False,
+) -> None:
+    """Send the rows of a file as events and, later, as labels."""
+    from services.cli.replaying import Pace, replay_file
+    from shared.contracts.pipeline import find_pipeline, load_pipeline
+    from shared.contracts.tables import parse_duration
+    from shared.kafka.admin import ensure_topics
+    from shared.kafka.registry import Registry, register_pipeline
+
+    declared = load_pipeline(find_pipeline(pipeline))
+    platform = PlatformSettings()
+    if labels_after is None:
+        delay_ms = None if declared.label is None else declared.label.horizon_ms
+    else:
+        try:
+            delay_ms = None if labels_after == "none" else parse_duration(labels_after)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--labels-after") from error
+    pace = Pace(rate, speed)
+    ensure_topics(platform.kafka, declared)
+    with Registry(platform.registry) as registry:
+        schema_ids = register_pipeline(registry, declared)
+    with watching() as watch:
+        summary = replay_file(file, declared, platform.kafka, schema_ids, delay_ms, pace, watch, start, limit)
+    if as_json:
+        typer.echo(json.dumps({**asdict(summary), "per_second": round(summary.per_second, 1)}))
+        return
+    typer.echo(
+        f"{summary.events} events and {summary.labels} labels in {summary.seconds:.1f} s"
+        f" ({summary.per_second:,.0f} records/s)"
+    )
+
+
+@contextmanager
+def watching(label: str = "replaying") -> Iterator[Watch]:
+    """A progress bar with an ETA on standard error when that is a terminal, else silence."""
+    if not sys.stderr.isatty():
+        yield lambda _sent, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        shown = 0.0
+
+        def watch(sent: int, total: int) -> None:
+            nonlocal shown
+            if sent == total or time.monotonic() - shown > 0.1:
+                shown = time.monotonic()
+                bar.update(task, completed=sent, total=total)
+
+        yield watch

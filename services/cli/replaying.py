@@ -1,0 +1,334 @@
+"""Send a script's records to events.v1 and labels.v1, and say on replays.v1 how far that has come.
+
+Before the first record the replay says that it is open; while it sends, what the broker has acknowledged is
+told 40 times a second; at the end it says that it is closed. An idempotent producer keeps the order within a
+partition, so the acknowledgement of a chunk's last record there stands for all before it.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import polars as pl
+from confluent_kafka import KafkaError, Message, Producer
+
+from services.cli.script import Script, read_rows, write_script
+from shared.codec.batch import Batch
+from shared.codec.frame import frame_prefix
+from shared.codec.program import Program, compile_program
+from shared.contracts.pipeline import Pipeline
+from shared.errors import Refused, Retry
+from shared.kafka.reader import bounds, open_reader
+from shared.kafka.transactions import producer_config
+from shared.runtime.control import CLOSED, OPEN, ReplayWord, source_name
+from shared.runtime.merge import EVENT
+from shared.settings import KafkaSettings
+from shared.topics import EVENTS, LABELS, REPLAYS
+
+CHUNK = 2_000
+"""Most records between two looks at the clock and the acknowledgements."""
+AHEAD = 100
+"""Most chunks sent and not yet acknowledged: bounds memory and how far the word lags."""
+SAY_EVERY_S = 0.025
+HEARTBEAT_S = 1.0
+LEASE_MS = 10_000
+FLUSH_S = 60.0
+
+Watch = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast: `rate` events a second, or `speed` times real time, or as fast as it goes (neither)."""
+
+    rate: float | None = None
+    speed: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.rate is not None and self.speed is not None:
+            raise Refused("give a rate or a speed, not both")
+        if (self.rate is not None and self.rate <= 0) or (self.speed is not None and self.speed <= 0):
+            raise Refused("rate and speed are greater than 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a replay sent; times are order times in milliseconds UTC."""
+
+    id: str
+    events: int
+    labels: int
+    seconds: float
+    first_order_time: int
+    last_order_time: int
+    next_offsets: dict[str, int]
+
+    @property
+    def per_second(self) -> float:
+        """Records a second, labels included."""
+        return (self.events + self.labels) / max(self.seconds, 1e-9)
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """Records under way: acknowledgements still awaited, the offsets so far, and what may be said after."""
+
+    awaited: int
+    come_to: int
+    offsets: dict[str, int] = field(default_factory=dict)
+
+
+class Replay:
+    """One replay of a script; `run` sends it all.
+
+    Args:
+        kafka: how to reach the broker; the pipeline's topics exist.
+        pipeline: the declaration.
+        schema_ids: registered ids by topic name.
+        script: what to send.
+        pace: how fast.
+        watch: told (records sent, records in all) now and then.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        pipeline: Pipeline,
+        schema_ids: dict[str, int],
+        script: Script,
+        pace: Pace = Pace(),
+        watch: Watch = lambda _sent, _total: None,
+    ) -> None:
+        self.id = f"replay-{uuid4()}"
+        self._kafka, self._script, self._pace, self._watch = kafka, script, pace, watch
+        name = pipeline.name
+        self._topics = {EVENT: EVENTS.of(name)}
+        programs = {EVENT: compile_program(pipeline.event.avro)}
+        if pipeline.label is not None:
+            self._topics[1 - EVENT] = LABELS.of(name)
+            programs[1 - EVENT] = compile_program(pipeline.label.avro)
+        self._programs: dict[int, Program] = programs
+        self._prefixes = {kind: frame_prefix(schema_ids[topic]) for kind, topic in self._topics.items()}
+        self._control = REPLAYS.of(name)
+        self._control_prefix = frame_prefix(schema_ids[self._control])
+        self._partitions = pipeline.partitions
+        self._open: deque[_Chunk] = deque()
+        self._offsets: dict[str, int] = {}
+        self._come_to = int(script.order[0])
+        self._said_at = 0.0
+        self._said_to = 0
+        self._failure: str | None = None
+        self._producer = Producer(
+            {**producer_config(kafka, "lz4"), "enable.gapless.guarantee": True, "error_cb": self._error}
+        )
+
+    def run(self) -> Summary:
+        """Send everything; returns once the broker has acknowledged it and the replay is closed.
+
+        Raises:
+            Retry: the broker did not take a record; the replay is closed, or its lease ends it.
+        """
+        started = time.monotonic()
+        self._offsets = self._ends()
+        with self._announced():
+            self._send_all(started)
+        kinds = self._script.kind
+        events = int(np.count_nonzero(kinds == EVENT))
+        return Summary(
+            id=self.id,
+            events=events,
+            labels=int(kinds.size) - events,
+            seconds=time.monotonic() - started,
+            first_order_time=int(self._script.order[0]),
+            last_order_time=int(self._script.order[-1]),
+            next_offsets=dict(self._offsets),
+        )
+
+    def _ends(self) -> dict[str, int]:
+        """Where each partition stands before the first record; one that gets nothing has come to its end."""
+        reader = open_reader(self._kafka)
+        try:
+            return {
+                source_name(topic, partition): bounds(reader, topic, partition)[1]
+                for topic in self._topics.values()
+                for partition in range(self._partitions)
+            }
+        finally:
+            reader.close()
+
+    @contextmanager
+    def _announced(self) -> Iterator[None]:
+        """Open before, closed after, also when the sending is broken off: what was sent stays true."""
+        self._say(OPEN)
+        self._flush()
+        try:
+            yield
+        finally:
+            self._producer.flush(FLUSH_S)
+            self._settle()
+            self._say(CLOSED)
+            self._producer.flush(FLUSH_S)
+        self._check()
+        if self._open:
+            raise Retry("the broker did not acknowledge every record in time; replay again what is missing")
+
+    def _send_all(self, started: float) -> None:
+        total = len(self._script)
+        sent = 0
+        schedule = _schedule(self._script, self._pace)
+        while sent < total:
+            until = min(schedule(time.monotonic() - started), sent + CHUNK)
+            if until > sent and len(self._open) < AHEAD:
+                self._send(sent, until)
+                sent = until
+                self._producer.poll(0)
+            else:
+                self._producer.poll(0.002)
+            self._settle()
+            self._check()
+            self._say_when_due()
+            self._watch(sent, total)
+
+    def _send(self, begin: int, end: int) -> None:
+        """Queue records `begin` to `end`; the last one of each partition reports back."""
+        script = self._script
+        kind, row = script.kind[begin:end], script.row[begin:end]
+        partitions = script.partitions[row]
+        _, last = np.unique((kind * self._partitions + partitions)[::-1], return_index=True)
+        come_to = int(script.order[end]) if end < len(script) else int(script.order[-1]) + 1
+        chunk = _Chunk(awaited=int(last.size), come_to=come_to)
+        self._open.append(chunk)
+        report: list[Any] = [None] * (end - begin)
+        told = partial(self._delivered, chunk)
+        for at in (end - begin - 1 - last).tolist():
+            report[at] = told
+        records = zip(
+            [self._topics[k] for k in kind.tolist()],
+            self._values(kind, row),
+            script.keys.take(row).compact().to_list(),
+            partitions.tolist(),
+            report,
+            script.order[begin:end].tolist(),
+            strict=True,
+        )
+        produce = self._producer.produce
+        for record in records:
+            try:
+                produce(*record)
+            except BufferError:
+                self._producer.poll(0.1)
+                produce(*record)
+
+    def _values(self, kind: Any, row: Any) -> list[bytes]:
+        """Framed values of the records, in their order."""
+        values: list[bytes] = [b""] * int(row.size)
+        for which, program in self._programs.items():
+            at = np.flatnonzero(kind == which)
+            batch: Batch | None = self._script.events if which == EVENT else self._script.labels
+            if at.size and batch is not None:
+                encoded = program.encode(batch.take(row[at]), self._prefixes[which]).to_list()
+                if at.size == row.size:
+                    return encoded
+                for place, value in zip(at.tolist(), encoded, strict=True):
+                    values[place] = value
+        return values
+
+    def _delivered(self, chunk: _Chunk, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._failure = f"{message.topic()}/{message.partition()}: {error}"
+            return
+        place = source_name(message.topic() or "", message.partition() or 0)
+        chunk.offsets[place] = (message.offset() or 0) + 1
+        chunk.awaited -= 1
+
+    def _settle(self) -> None:
+        """Take in what has been acknowledged, chunk by chunk."""
+        while self._open and not self._open[0].awaited:
+            chunk = self._open.popleft()
+            self._offsets |= chunk.offsets
+            self._come_to = chunk.come_to
+
+    def _say_when_due(self) -> None:
+        silent = time.monotonic() - self._said_at
+        if silent >= HEARTBEAT_S or (silent >= SAY_EVERY_S and self._come_to != self._said_to):
+            self._say(OPEN)
+
+    def _say(self, state: str) -> None:
+        word = ReplayWord(self.id, state, self._come_to, LEASE_MS, self._offsets)
+        self._producer.produce(self._control, word.encode(self._control_prefix), self.id, 0)
+        self._said_at, self._said_to = time.monotonic(), self._come_to
+
+    def _flush(self) -> None:
+        if self._producer.flush(FLUSH_S):
+            raise Retry("the broker did not take the replay's first word; is it running?")
+        self._check()
+
+    def _error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._failure = str(error)
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise Retry(f"a record was not delivered: {self._failure}")
+
+
+def _schedule(script: Script, pace: Pace) -> Callable[[float], int]:
+    """How many records may have been sent after so many seconds."""
+    total = len(script)
+    if pace.rate is not None:
+        rate = pace.rate
+        events = np.flatnonzero(script.kind == EVENT)
+
+        def by_rate(elapsed_s: float) -> int:
+            due = int(elapsed_s * rate) + 1
+            return int(events[due]) if due < events.size else total
+
+        return by_rate
+    if pace.speed is not None:
+        speed = pace.speed
+        first = int(script.order[0])
+
+        def by_time(elapsed_s: float) -> int:
+            reached = first + elapsed_s * 1_000 * speed
+            return int(np.searchsorted(script.order, reached, side="right"))
+
+        return by_time
+    return lambda _elapsed_s: total
+
+
+def replay_frame(
+    frame: pl.DataFrame,
+    pipeline: Pipeline,
+    kafka: KafkaSettings,
+    schema_ids: dict[str, int],
+    labels_after_ms: int | None,
+    pace: Pace = Pace(),
+    watch: Watch = lambda _sent, _total: None,
+    first_row: int = 0,
+) -> Summary:
+    """Replay rows that are in memory; columns as the pipeline's [source] names them."""
+    script = write_script(frame, pipeline, labels_after_ms, first_row)
+    return Replay(kafka, pipeline, schema_ids, script, pace, watch).run()
+
+
+def replay_file(
+    path: Path,
+    pipeline: Pipeline,
+    kafka: KafkaSettings,
+    schema_ids: dict[str, int],
+    labels_after_ms: int | None,
+    pace: Pace = Pace(),
+    watch: Watch = lambda _sent, _total: None,
+    start: int = 0,
+    limit: int | None = None,
+) -> Summary:
+    """Replay `limit` rows of a CSV or Parquet file from row `start` on."""
+    frame = read_rows(path, pipeline, start, limit)
+    return replay_frame(frame, pipeline, kafka, schema_ids, labels_after_ms, pace, watch, start)
