@@ -260,7 +260,7 @@ class _Planner:
         elif value is None and "null" in kinds:
             self.constants[name] = bytes([2 * kinds.index("null")])
         else:
-            self.problems.append(f"{name}: a {_told(node)} can have an empty default or null only")
+            self.problems.append(f"{name}: the default of {_told(node)} can be empty or null only")
 
 
 def _checked(node: Node, value: Any, name: str, problems: list[str]) -> Any:

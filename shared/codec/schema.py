@@ -1,7 +1,7 @@
 """Avro schemas as trees: names resolved, and refused where a datum could make a reader run away.
 
 Refused are recursive types (a few kilobytes nest deep enough to kill a process), arrays whose items take no
-bytes (seven bytes claim 2**40 items) and schemas beyond `MOST_NODES` nodes.
+bytes (seven bytes claim 2**40 items) and schemas beyond `MOST_NODES` types or `MOST_DEPTH` levels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ from shared.errors import Refused
 Schema = Mapping[str, Any]
 PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "string", "bytes"})
 MOST_NODES = 10_000
+MOST_DEPTH = 64
 _MOST_SYMBOLS = 100_000
 
 
@@ -91,22 +92,29 @@ class _Parser:
         self._known: dict[str, Node] = {}
         self._open: set[str] = set()
         self._sizes: dict[int, int] = {}
+        self._depth = 0
 
     def node(self, schema: Any, namespace: str, path: str) -> Node:
         """The tree of any schema; `path` says where it stands, for messages."""
-        if isinstance(schema, str):
-            made = self._named(schema, namespace, path)
-        elif isinstance(schema, Mapping):
-            made = self._object(schema, namespace, path)
-        elif isinstance(schema, Sequence):
-            made = self._union(schema, namespace, path)
-        else:
-            raise SchemaRefused([f"{path}: a type is a name, an object or a list, not {schema!r}"])
+        if self._depth == MOST_DEPTH:
+            raise SchemaRefused([f"{path}: more than {MOST_DEPTH} levels deep"])
+        self._depth += 1
+        made = self._any(schema, namespace, path)
+        self._depth -= 1
         # Named types are shared, so a short schema can stand for a tree that has no end in practice.
         self._sizes[id(made)] = size = 1 + sum(self._sizes[id(child)] for child in _children(made))
         if size > MOST_NODES:
             raise SchemaRefused([f"{path}: more than {MOST_NODES} types once names are resolved"])
         return made
+
+    def _any(self, schema: Any, namespace: str, path: str) -> Node:
+        if isinstance(schema, str):
+            return self._named(schema, namespace, path)
+        if isinstance(schema, Mapping):
+            return self._object(schema, namespace, path)
+        if isinstance(schema, Sequence):
+            return self._union(schema, namespace, path)
+        raise SchemaRefused([f"{path}: a type is a name, an object or a list, not {schema!r}"])
 
     def _named(self, name: str, namespace: str, path: str) -> Node:
         if name in PRIMITIVES:
