@@ -38,7 +38,7 @@ def build(start: Start, slot: int, settings: InferenceSettings) -> Stage:
     source = _table(start, FEATURES.of(pipeline.name), features_schema(pipeline))
     target = _table(start, PREDICTIONS.of(pipeline.name), platform_schema("prediction"))
     fold = InferenceFold(
-        pipeline.feature_names, Decisions([(d.label, d.from_) for d in pipeline.model.decisions])
+        pipeline.feature_names, Decisions([(d.label, d.start) for d in pipeline.model.decisions])
     )
     audit = _audit(start, slot)
     metrics = ModelMetrics.on(start.metrics)

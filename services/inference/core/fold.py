@@ -14,6 +14,8 @@ from shared.models.announcement import Announcement
 # A model that spoils more than 0.1 % of a window of this many rows falls back to the one before it.
 HEALTH_ROWS = 10_000
 HEALTH_BAD = 10
+# Enough to warm up on; what is kept is the newest batch, cut to this.
+RECENT_ROWS = 1024
 
 _CARRIED = (
     "event_id",
@@ -70,6 +72,12 @@ class InferenceFold:
         self.active: ActiveModel | None = None
         self.previous: ActiveModel | None = None
         self._rows = self._bad = 0
+        self._recent = np.empty((0, len(self._columns)), np.float64)
+
+    @property
+    def recent(self) -> Floats:
+        """The newest vectors float64[m, k], to warm up on; none at first. Safe from any thread."""
+        return self._recent
 
     def activate(self, model: ActiveModel) -> None:
         """Answer with this model from the next batch on."""
@@ -90,7 +98,10 @@ class InferenceFold:
         active = self.active
         if active is None:
             raise NoModel("no model has been announced and proven yet")
-        scored = active.scorer.score(self.matrix(batch))
+        matrix = self.matrix(batch)
+        scored = active.scorer.score(matrix)
+        if batch.rows:
+            self._recent = matrix[-RECENT_ROWS:]
         good, scores = batch, scored.scores
         if scored.rows:
             keep = ~scored.bad

@@ -59,6 +59,15 @@ def test_without_a_model_the_input_is_held() -> None:
         InferenceFold(NAMES, DECISIONS).step(feature_batch(samples(1)))
 
 
+def test_recent_vectors_are_those_of_the_newest_batch_that_had_any() -> None:
+    fold = _fold()
+    assert fold.recent.shape == (0, 3)
+    matrix = samples(2000)
+    fold.step(feature_batch(matrix))
+    fold.step(feature_batch(samples(0)))
+    np.testing.assert_array_equal(fold.recent, matrix[-1024:])
+
+
 def test_an_empty_batch_gives_an_empty_answer() -> None:
     answer = _fold().step(feature_batch(samples(0)))
     assert len(answer.predictions) == 0
