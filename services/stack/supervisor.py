@@ -96,7 +96,8 @@ def plan(pipeline: str, entities: Sequence[str], workers: Mapping[str, int] | No
 
 
 def _command(pipeline: str, module: str, slot: int, extra: Sequence[str]) -> tuple[str, ...]:
-    return (sys.executable, "-m", module, "--pipeline", pipeline, "--slot", str(slot), *extra)
+    # -P: a folder `schemas` where the command runs must not stand before the package of that name.
+    return (sys.executable, "-P", "-m", module, "--pipeline", pipeline, "--slot", str(slot), *extra)
 
 
 class Supervisor:
