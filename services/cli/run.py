@@ -14,12 +14,22 @@ from shared.settings import PlatformSettings, home
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the commands."""
     app.command()(run)
+    app.command()(topics)
+
+
+def topics(pipeline: Annotated[str, typer.Argument(help="The pipeline's name.")]) -> None:
+    """Create the pipeline's topics where they are missing; `run` does it by itself."""
+    from shared.contracts.pipeline import find_pipeline, load_pipeline
+    from shared.kafka.admin import ensure_topics
+
+    created = ensure_topics(PlatformSettings().kafka, load_pipeline(find_pipeline(pipeline)))
+    typer.echo("\n".join(created) if created else "all there")
 
 
 def run(
-    pipeline: Annotated[str, typer.Argument(help="The pipeline's name or folder.")],
+    pipeline: Annotated[str, typer.Argument(help="The pipeline's name.")],
     workers: Annotated[
         list[str] | None, typer.Option(help="SERVICE=NUMBER, such as ingest=2; features=2 means every stage.")
     ] = None,
