@@ -187,7 +187,8 @@ def test_compose_runs_every_stage_of_the_pipeline() -> None:
     from shared.contracts.pipeline import load_pipeline
 
     entities = [entity.name for entity in load_pipeline(ROOT / "schemas/fraud").entities]
-    planned = {worker.service: list(worker.command[3:]) for worker in plan("fraud", entities)}
+    commands = {worker.service: list(worker.command) for worker in plan("fraud", entities)}
+    planned = {name: command[command.index("--pipeline") :] for name, command in commands.items()}
     assert {name: spec["command"] for name, spec in own_services().items() if name != "topics"} == planned
 
 

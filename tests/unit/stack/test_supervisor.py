@@ -55,7 +55,7 @@ def test_plan_has_one_features_service_per_entity() -> None:
         "features-terminal-0",
         "inference-0",
     ]
-    assert workers[2].command[1:] == (
+    assert workers[2].command[2:] == (
         *("-m", "services.features", "--pipeline", "fraud", "--slot", "0", "--stage", "customer"),
     )
 
