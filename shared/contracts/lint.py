@@ -238,6 +238,8 @@ class _Lint:
         logical, base = node.get("logicalType"), node.get("type")
         if logical == "decimal" and base not in _DECIMAL:
             yield self.at.problem(path, f"decimal on {base!r}", 'write "type": "bytes"')
+        elif logical == "uuid" and base == "fixed" and node.get("size") == 16:
+            return
         elif logical in _LOGICAL and base != _LOGICAL[logical]:
             yield self.at.problem(path, f"{logical} on {base!r}", f'write "type": "{_LOGICAL[logical]}"')
 

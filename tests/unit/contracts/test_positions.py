@@ -67,7 +67,7 @@ def test_toml_keys_have_their_lines(path: Path, line: int) -> None:
 
 def test_nothing_inside_texts_counts_as_a_key() -> None:
     names = {part for path in toml_lines(TOML) for part in path}
-    words = "top a b d e list x inner y deep z indented p q r".split()
+    words = ["top", "a", "b", "d", "e", "list", "x", "inner", "y", "deep", "z", "indented", "p", "q", "r"]
     assert names == {*words, "quoted key", 0, 1}
 
 
