@@ -1,7 +1,7 @@
 """Where broker, registry, Redis and stores are: the environment first, then the embedded stack's file.
 
 Every variable starts with `MILLRACE_`; `__` goes one level down, as in `MILLRACE_KAFKA__REPLICATION_FACTOR`.
-`millrace up` writes the embedded stack's addresses to `$MILLRACE_HOME/endpoints.json`; a variable wins over it.
+`millrace up` writes its addresses to `$MILLRACE_HOME/endpoints.json`; a variable wins over that file.
 """
 
 import json
