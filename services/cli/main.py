@@ -12,7 +12,14 @@ import typer
 
 from shared.errors import Fatal, MillraceError, Retry
 
-MODULES = ("stack",)
+MODULES = (
+    "stack",
+    "run",
+    "schemas",
+    "init",
+    "replay",
+    "models",
+)
 
 
 def build() -> typer.Typer:
