@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -124,9 +125,17 @@ class Replay:
         self._come_to = int(script.order[0])
         self._said_at = 0.0
         self._said_to = 0
+        self._settled_at = time.monotonic()
         self._failure: str | None = None
         self._producer = Producer(
-            {**producer_config(kafka, "lz4"), "enable.gapless.guarantee": True, "error_cb": self._error}
+            {
+                **producer_config(kafka, "lz4"),
+                # A record that fails for good must not be passed by those behind it.
+                "enable.gapless.guarantee": True,
+                "delivery.timeout.ms": 0,
+                "error_cb": self._error,
+                "log_level": 3,
+            }
         )
 
     def run(self) -> Summary:
@@ -135,7 +144,7 @@ class Replay:
         Raises:
             Retry: the broker did not take a record; the replay is closed, or its lease ends it.
         """
-        started = time.monotonic()
+        started = self._settled_at = time.monotonic()
         self._offsets = self._ends()
         with self._announced():
             self._send_all(started)
@@ -193,6 +202,7 @@ class Replay:
                 self._producer.poll(0.002)
             self._settle()
             self._check()
+            self._check_pulse()
             self._say_when_due()
             self._watch(sent, total)
 
@@ -209,14 +219,15 @@ class Replay:
         told = partial(self._delivered, chunk)
         for at in (end - begin - 1 - last).tolist():
             report[at] = told
+        # As the client takes them by position: `callback`, its alias `on_delivery`, then the timestamp.
         records = zip(
             [self._topics[k] for k in kind.tolist()],
             self._values(kind, row),
             script.keys.take(row).compact().to_list(),
             partitions.tolist(),
             report,
+            repeat(None),
             script.order[begin:end].tolist(),
-            strict=True,
         )
         produce = self._producer.produce
         for record in records:
@@ -254,6 +265,7 @@ class Replay:
             chunk = self._open.popleft()
             self._offsets |= chunk.offsets
             self._come_to = chunk.come_to
+            self._settled_at = time.monotonic()
 
     def _say_when_due(self) -> None:
         silent = time.monotonic() - self._said_at
@@ -273,6 +285,12 @@ class Replay:
     def _error(self, error: KafkaError) -> None:
         if error.fatal():
             self._failure = str(error)
+
+    def _check_pulse(self) -> None:
+        if not self._open:
+            self._settled_at = time.monotonic()
+        elif time.monotonic() - self._settled_at > FLUSH_S:
+            raise Retry(f"the broker has acknowledged nothing for {FLUSH_S:.0f} s; is it running?")
 
     def _check(self) -> None:
         if self._failure is not None:
