@@ -12,6 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 
 _DURATION = re.compile(r"(\d+)(ms|s|m|h|d)")
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+MAX_DURATION_MS = 36_500 * 86_400_000
+"""A hundred years: sums of durations and times stay far inside of 64 bits."""
 
 Aggregate = Literal["count", "sum", "mean", "min", "max", "std", "last", "distinct", "since_last", "rate"]
 NAME = r"^[a-z][a-z0-9_]{0,62}$"
@@ -30,6 +32,8 @@ def parse_duration(value: object) -> int:
         raise ValueError(
             'not a duration: a whole number and a unit, such as "250ms", "30s", "5m", "1h", "7d"'
         )
+    if len(match[1]) > 15 or int(match[1]) * _UNIT_MS[match[2]] > MAX_DURATION_MS:
+        raise ValueError("longer than 36500d, a hundred years")
     return int(match[1]) * _UNIT_MS[match[2]]
 
 

@@ -95,6 +95,16 @@ def test_class_index_does_not_take_true_for_one() -> None:
 MISTAKES = [
     (
         "toml",
+        'window = "7d"',
+        'window = "99999d"',
+        'window = "99999d"',
+        "a hundred years",
+        'write `window = "7d"`',
+    ),
+    ("toml", 'delay = "2d"', f'delay = "{"9" * 5_000}d"', "delay", "a hundred years", 'write `delay = "7d"`'),
+    ("toml", 'delay = "2d"', 'delay = "-2d"', "delay", "not a duration", 'write `delay = "7d"`'),
+    (
+        "toml",
         'window = "7d"\ndelay',
         'windw = "7d"\ndelay',
         'windw = "7d"',
