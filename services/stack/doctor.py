@@ -75,9 +75,8 @@ def _java(home: Path) -> Check:
 def _redis(home: Path) -> Check:
     del home
     done = subprocess.run([parts.redis_program(), "--version"], capture_output=True, text=True, check=False)
-    return Check(
-        "redis", done.returncode == 0, done.stdout.strip() or done.stderr.strip(), "install redis-server"
-    )
+    said = done.stdout.strip() or done.stderr.strip()
+    return Check("redis", done.returncode == 0, said, "install redis-server" if done.returncode else "")
 
 
 def _memory(home: Path) -> Check:
