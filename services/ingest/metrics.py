@@ -25,7 +25,7 @@ DUPLICATES = Declared("millrace_ingest_duplicates", "Repeats dropped, by kind: e
 ALL = (ACCEPTED, DUPLICATES)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class DoorMetrics(Collector):
     """Sums the counts of all units of this process, those given back included."""
 

@@ -149,15 +149,13 @@ class Session:
 
     def _take(self, messages: list[Message]) -> None:
         """Sort what was read to its unit; the client's errors become ours."""
-        good = []
+        good, ends = [], {}
         for message in messages:
             error = message.error()
             if error is None:
                 good.append(message)
             elif error.code() == KafkaError._PARTITION_EOF:
-                held = self._held.get(message.partition() or 0)
-                if held is not None:
-                    held.unit.at_end(message.topic() or "", True)
+                ends[message.topic() or "", message.partition() or 0] = message.offset() or 0
             else:
                 self._client_error(message, error)
         for polled in to_polled(good, self._stage.read_headers):
@@ -168,6 +166,12 @@ class Session:
             held.rows += len(polled)
             held.unit.at_end(polled.topic, False)
             self._seen.records.labels(polled.topic).inc(len(polled))
+            # An end that was told before the newest of these records came is over.
+            if ends.get((polled.topic, polled.partition), -1) <= int(polled.offsets[-1]):
+                ends.pop((polled.topic, polled.partition), None)
+        for topic, number in ends:
+            if number in self._held:
+                self._held[number].unit.at_end(topic, True)
 
     def _client_error(self, message: Message, error: KafkaError) -> None:
         if error.code() in (KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG):

@@ -84,8 +84,9 @@ def empty_rows(program: Program, rows: int) -> Batch:
     absent = np.zeros(rows, np.bool_)
     columns: dict[str, Column] = {}
     for spec in program.columns:
+        valid = absent if spec.valid >= 0 else None
         if spec.kind in TEXTS:
-            columns[spec.name] = Column(Strings.repeated(b"", rows), absent)
+            columns[spec.name] = Column(Strings.repeated(b"", rows), valid)
         else:
-            columns[spec.name] = Column(np.zeros(rows, DTYPES.get(spec.kind, np.dtype(np.int64))), absent)
+            columns[spec.name] = Column(np.zeros(rows, DTYPES.get(spec.kind, np.dtype(np.int64))), valid)
     return Batch(columns, rows)
