@@ -1,4 +1,4 @@
-"""The columnar codec and the reference agree: on schemas that the lint admits, on values, on hostile bytes."""
+"""The columnar codec and the reference agree: on schemas that the lint admits, values, hostile bytes."""
 
 import struct
 from collections.abc import Mapping

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from shared.codec.batch import Strings
+from shared.codec.ops import STATUS_REASONS
 from shared.codec.program import compile_program
 from shared.codec.reference import Reference, Subfield
 from shared.errors import BadRecord
@@ -59,6 +60,7 @@ BAD = [
     (LONGS, b"\x80\x80\x80\x80\x80\x80\x10", "avro.length"),
     (LONGS, LEAST + b"\x02\x00", "avro.length"),
     (LONGS, b"\x01\x04\x02\x00", "avro.length"),
+    (LONGS, b"\x01\x00\x02\x00", "avro.length"),
     (LONGS, b"\x01\x01\x02\x00", "avro.length"),
     (TEXTS, b"\x02\x02\xff\x02a\x00", "avro.utf8"),
     (TEXTS, b"\x02\x02k\x02\xff\x00", "avro.utf8"),
@@ -85,6 +87,14 @@ def test_a_row_never_reads_its_neighbours_bytes() -> None:
     decoded = program.decode(rows)
     assert decoded.status.tolist() == [1, 0]
     assert decoded.batch.take(decoded.status == 0)["x"].strings.to_list() == [b"ab"]
+
+
+def test_a_text_is_not_completed_by_what_follows_it() -> None:
+    schema = record(x="string", y="bytes")
+    assert reasons(compile_program(schema), [b"\x02\xc3\x02\xa9", b"\x04\xc3\xa9\x00"]) == ["avro.utf8", "ok"]
+    neighbours = np.frombuffer(b"\x02\xc3\xa9", np.uint8)
+    decoded = compile_program(record(x="string")).decode(Strings(neighbours, np.array([0]), np.array([2])))
+    assert STATUS_REASONS[decoded.status[0]] == "avro.utf8"
 
 
 def test_views_beyond_the_buffer_are_the_callers_error() -> None:
@@ -137,7 +147,7 @@ def test_utf8_is_what_python_says_it_is() -> None:
     borders = [0x00, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC1, 0xC2, 0xDF]
     borders += [0xE0, 0xE1, 0xEC, 0xED, 0xEE, 0xEF, 0xF0, 0xF1, 0xF4, 0xF5, 0xFF]
     texts = [bytes(t) for n in range(1, 4) for t in itertools.product(borders, repeat=n)]
-    texts += [bytes((a, *t)) for a in (0xF0, 0xF1, 0xF4) for t in itertools.product(borders, repeat=3)]
+    texts += [bytes((a, *t)) for a in (0xF0, 0xF1, 0xF4, 0xF5) for t in itertools.product(borders, repeat=3)]
     texts = [b"a" * (i % 10) + text for i, text in enumerate(texts)]
     decoded = compile_program(record(x="string")).decode(
         Strings.of([bytes([2 * len(text)]) + text for text in texts])

@@ -70,16 +70,24 @@ def test_many_keys_grow_the_table() -> None:
     assert table.lookup(Strings.of(rows[::-1])).tolist() == list(range(len(rows)))[::-1]
 
 
-def test_keys_with_equal_hashes_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the bytes decide: with every tag and slot alike the table still tells keys apart."""
-    monkeypatch.setattr("secrets.randbits", lambda _bits: 0)
+@pytest.mark.parametrize("key", [b"b", b"", b"aa", b"a"])
+def test_keys_with_equal_hashes_stay_apart(key: bytes) -> None:
+    """Only the bytes decide, even where a key's slot and tag point to another key."""
     table = Interner()
     table.intern(Strings.of([b"a"]))
     table._slots[:] = 0
-    # Claim that the key b"b" hashes to where b"a" is kept, tag and all.
-    _, at, tag = module._find(*one(b"b"), *seeded(table))
+    # Claim that the key hashes to where b"a" is kept, tag and all.
+    _, at, tag = module._find(*one(key), *seeded(table))
     table._slots[at] = tag | np.uint64(1)
-    assert table.lookup(Strings.of([b"b"])).tolist() == [-1]
+    assert table.lookup(Strings.of([key])).tolist() == [0 if key == b"a" else -1]
+
+
+def test_what_is_absent_is_never_looked_for_in_vain() -> None:
+    """A table without a free slot would search for ever."""
+    table = Interner()
+    for i in range(300):
+        table.intern(Strings.of([b"%d" % i]))
+        assert table.lookup(Strings.of([b"absent"])).tolist() == [-1]
 
 
 def one(key: bytes) -> tuple[npt.NDArray[Any], int, int]:

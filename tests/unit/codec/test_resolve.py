@@ -121,6 +121,8 @@ def test_a_field_is_found_by_its_alias() -> None:
         (["string", "long"], "long", b"\x04", "avro.union"),
         (ENUM_AB, ENUM_B, b"\x00", "avro.enum"),
         (ENUM_AB, ENUM_BCA, b"\x04", "avro.enum"),
+        (ENUM_AB, ENUM_BCA, b"\x01", "avro.enum"),
+        (["long", ENUM_AB], ENUM_BCA, b"\x02\x01", "avro.enum"),
         ("bytes", "string", b"\x02\xff", "avro.utf8"),
         ("int", "double", b"\x80\x80\x80\x80\x10", "avro.range"),
         ("int", "long", b"\x80\x80\x80\x80\x10", "avro.range"),
