@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shared.codec.words import copy
 from shared.kernels import kernel
 
 Bytes = npt.NDArray[np.uint8]
@@ -23,10 +24,7 @@ Mask = npt.NDArray[np.bool_]
 @kernel
 def _gather(data: Bytes, starts: Ints, lengths: Ints, out: Bytes, out_starts: Ints) -> None:
     for row in range(starts.size):
-        begin = starts[row]
-        at = out_starts[row]
-        for i in range(lengths[row]):
-            out[at + i] = data[begin + i]
+        copy(data, starts[row], lengths[row], out, out_starts[row])
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +86,8 @@ class Strings:
 
     def to_list(self) -> list[bytes]:
         """One Python bytes a row."""
+        if self.data.size > 4 * int(self.lengths.sum()) + 4096:
+            return self.compact().to_list()
         raw = self.data.tobytes()
         ends = self.starts + self.lengths
         return [raw[a:b] for a, b in zip(self.starts.tolist(), ends.tolist(), strict=True)]
@@ -108,9 +108,14 @@ class Strings:
         """All rows of all parts, in order, in a new buffer."""
         if len(parts) == 1:
             return parts[0]
-        packed = [part.compact() for part in parts]
-        lengths = np.concatenate([part.lengths for part in packed])
-        return Strings.packed(np.concatenate([part.data for part in packed]), lengths)
+        lengths = np.concatenate([part.lengths for part in parts])
+        starts = ends_to_starts(lengths)
+        out = np.empty(int(lengths.sum()), np.uint8)
+        row = 0
+        for part in parts:
+            _gather(*part.plain(), out, starts[row : row + len(part)])
+            row += len(part)
+        return Strings(out, starts, lengths)
 
 
 def frozen(array: npt.NDArray[Any], dtype: type[np.generic]) -> npt.NDArray[Any]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from shared.codec import ops as op
 from shared.codec.batch import Bytes, Floats, Ints, Mask
-from shared.codec.hashing import load32, load64
+from shared.codec.words import load32, load64
 from shared.kernels import kernel
 
 Status = npt.NDArray[np.int8]

@@ -14,6 +14,7 @@ from numba.extending import intrinsic
 from shared.codec import ops as op
 from shared.codec.batch import Bytes, Ints, Mask
 from shared.codec.decode import is_utf8
+from shared.codec.words import store64
 from shared.kernels import kernel
 
 _ONE = np.uint64(1)
@@ -39,21 +40,14 @@ _word_at = _loader(types.uint64)
 
 
 @kernel
-def _store64(out: Bytes, at: int, word: Any) -> None:
-    i = np.uint64(at)
-    for k in range(8):
-        out[i + np.uint64(k)] = np.uint8((word >> np.uint64(8 * k)) & np.uint64(0xFF))
-
-
-@kernel
 def _copy(address: int, length: int, out: Bytes, at: int) -> None:
     if length >= 8:
         i = 0
         while i + 8 <= length:
-            _store64(out, at + i, _word_at(address + i))
+            store64(out, at + i, _word_at(address + i))
             i += 8
         # The last word may overlap the one before it.
-        _store64(out, at + length - 8, _word_at(address + length - 8))
+        store64(out, at + length - 8, _word_at(address + length - 8))
         return
     for i in range(length):
         out[np.uint64(at + i)] = _byte_at(address + i)
@@ -120,7 +114,7 @@ def encode_rows(  # noqa: C901 (one switch; its arms share the position and cann
             if code == op.LONG:
                 at = _write_long(out, at, numbers[slot, row])
             elif code == op.DOUBLE:
-                _store64(out, at, np.uint64(numbers[slot, row]))
+                store64(out, at, np.uint64(numbers[slot, row]))
                 at += 8
             elif code == op.STRING or code == op.BYTES or code == op.FIXED or code == op.RAW:
                 begin = begins[slot, row]

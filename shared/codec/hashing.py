@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.codec.batch import Bytes, Floats, Ints, Strings
+from shared.codec.words import load32, load64
 from shared.kernels import kernel
 
 Hashes = npt.NDArray[np.uint64]
@@ -23,35 +24,6 @@ _P4 = np.uint64(0x85EBCA77C2B2AE63)
 _P5 = np.uint64(0x27D4EB2F165667C5)
 _M2 = np.uint32(0x5BD1E995)
 _M2_SEED = np.uint32(0x9747B28C)
-
-
-@kernel
-def load64(data: Bytes, at: int) -> Any:
-    """Eight bytes from `at` on, little-endian, as uint64; checks no bound."""
-    # The index is unsigned, so that no wrap-around test stands between the loads and LLVM makes them one.
-    i = np.uint64(at)
-    return (
-        np.uint64(data[i])
-        | (np.uint64(data[i + np.uint64(1)]) << np.uint64(8))
-        | (np.uint64(data[i + np.uint64(2)]) << np.uint64(16))
-        | (np.uint64(data[i + np.uint64(3)]) << np.uint64(24))
-        | (np.uint64(data[i + np.uint64(4)]) << np.uint64(32))
-        | (np.uint64(data[i + np.uint64(5)]) << np.uint64(40))
-        | (np.uint64(data[i + np.uint64(6)]) << np.uint64(48))
-        | (np.uint64(data[i + np.uint64(7)]) << np.uint64(56))
-    )
-
-
-@kernel
-def load32(data: Bytes, at: int) -> Any:
-    """Four bytes from `at` on, little-endian, as uint32; checks no bound."""
-    i = np.uint64(at)
-    return (
-        np.uint32(data[i])
-        | (np.uint32(data[i + np.uint64(1)]) << np.uint32(8))
-        | (np.uint32(data[i + np.uint64(2)]) << np.uint32(16))
-        | (np.uint32(data[i + np.uint64(3)]) << np.uint32(24))
-    )
 
 
 @kernel

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.codec.batch import Bytes, Ints, Strings
-from shared.codec.hashing import load64, xxh64
+from shared.codec.hashing import xxh64
+from shared.codec.words import copy, load64
 from shared.kernels import kernel
 
 _LEAST_SLOTS = 64
@@ -95,8 +96,7 @@ def _intern(
             end = starts[count]
             if 2 * (count + 1) > slots.size or count + 2 > starts.size or end + length > keys.size:
                 break
-            for i in range(length):
-                keys[np.uint64(end + i)] = data[np.uint64(begins[row] + i)]
+            copy(data, begins[row], length, keys, end)
             found = count
             count += 1
             starts[count] = end + length
