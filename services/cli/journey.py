@@ -1,8 +1,10 @@
 """A pipeline's services on one machine for the length of a task: start, watch what comes out, stop."""
 
 import os
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +12,9 @@ from typing import Any, Self
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
+from services.cli.replaying import Pace, Replay, Summary
+from services.cli.replaying import Watch as ReplayWatch
+from services.cli.script import Script
 from services.stack.supervisor import RestartPolicy, Supervisor, plan, run_folder
 from shared.codec.batch import Batch
 from shared.contracts.pipeline import Pipeline, load_pipeline
@@ -19,6 +24,9 @@ from shared.kafka.reader import open_reader, partitions_of, read_topic
 from shared.kafka.registry import Registry, register_pipeline
 from shared.runtime.tables import Table
 from shared.settings import KafkaSettings, PlatformSettings, home
+from shared.topics import REPLAYS
+
+FULL_SPEED = Pace()
 
 
 class Watch:
@@ -128,6 +136,38 @@ class Journey:
             return count
         finally:
             watch.close()
+
+    def replay(
+        self, script: Script, pace: Pace = FULL_SPEED, watch: ReplayWatch = lambda _s, _t: None
+    ) -> Summary:
+        """Send a script's records; returns when the broker has them all."""
+        return Replay(self.platform.kafka, self.pipeline, self.schema_ids, script, pace, watch).run()
+
+    @contextmanager
+    def replaying(self, script: Script, pace: Pace = FULL_SPEED) -> Iterator[None]:
+        """Send a script's records beside the block; the replay is announced before the block begins.
+
+        Services that start inside the block hear of the replay before they can call a source idle.
+        """
+        before = Watch(self.platform.kafka, self.topic(REPLAYS.name))
+        count = before.poll(1.0)
+        failures: list[BaseException] = []
+
+        def send() -> None:
+            try:
+                self.replay(script, pace)
+            except BaseException as failure:  # raised again below, in the caller's thread
+                failures.append(failure)
+
+        thread = threading.Thread(target=send, name="replay", daemon=True)
+        thread.start()
+        while before.poll() <= count and thread.is_alive():
+            pass
+        before.close()
+        yield
+        thread.join()
+        if failures:
+            raise failures[0]
 
     def rows(self, topic: str, schema: dict[str, Any], columns: Sequence[str]) -> Batch:
         """All committed records of a topic, of its registered `schema`, as these columns."""

@@ -26,6 +26,11 @@ class World:
     """How far a customer goes, in a square of side 100."""
 
 
+def epoch_s(world: World, now_s: float) -> int:
+    """The start of the world's first day such that its last day ended at the last midnight before `now_s`."""
+    return (int(now_s) // DAY_S - world.days) * DAY_S
+
+
 def payments(world: World) -> pl.DataFrame:
     """All payments in time order, with the columns of the Handbook's raw files."""
     random = np.random.default_rng(world.seed)

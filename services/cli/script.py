@@ -6,7 +6,7 @@ the merge by order time then has no ties between partitions.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,12 @@ class Script:
 
     def __len__(self) -> int:
         return int(self.order.size)
+
+
+def cut(script: Script, begin: int, end: int) -> Script:
+    """Records `begin` to `end` of a script, at their order times."""
+    kept = slice(begin, end)
+    return replace(script, kind=script.kind[kept], row=script.row[kept], order=script.order[kept])
 
 
 def read_rows(path: Path, pipeline: Pipeline, start: int = 0, limit: int | None = None) -> pl.DataFrame:

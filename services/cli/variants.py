@@ -6,7 +6,12 @@ from pathlib import Path
 
 
 def write_variant(
-    source: Path, root: Path, name: str, partitions: int | None = None, order: str | None = None
+    source: Path,
+    root: Path,
+    name: str,
+    partitions: int | None = None,
+    order: str | None = None,
+    epoch: str | None = None,
 ) -> Path:
     """Copy the declaration in `source` to `root/name` with these changes; returns the new folder."""
     folder = root / name
@@ -17,12 +22,14 @@ def write_variant(
         text = _set(text, "partitions", str(partitions))
     if order is not None:
         text = _set(text, "order", f'"{order}"')
+    if epoch is not None:
+        text = _set(text, "epoch", f'"{epoch}"')
     path.write_text(text)
     return folder
 
 
 def _set(text: str, key: str, value: str) -> str:
-    """Replace the first `key = ...`, which stands in the leading [pipeline] table."""
+    """Replace the first `key = ...`; a missing one goes into the leading [pipeline] table."""
     changed, count = re.subn(rf"(?m)^{key}\s*=.*$", f"{key} = {value}", text, count=1)
     if count:
         return changed

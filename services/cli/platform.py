@@ -1,0 +1,30 @@
+"""The platform that a command needs: the one that runs, or an embedded one for the length of the command."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from services.cli.stack import download_progress
+from services.stack import embedded
+from shared.settings import home
+
+
+@contextmanager
+def running_platform() -> Iterator[Path]:
+    """Give the home of a running platform; one that was started here is stopped at the end.
+
+    With `MILLRACE_KAFKA__BOOTSTRAP_SERVERS` set, nothing is started: the cluster is yours.
+    """
+    folder = home()
+    if os.environ.get("MILLRACE_KAFKA__BOOTSTRAP_SERVERS"):
+        yield folder
+        return
+    ours = not all(part.state == "running" for part in embedded.status(folder))
+    with download_progress() as progress:
+        embedded.start(folder, progress)
+    try:
+        yield folder
+    finally:
+        if ours:
+            embedded.stop(folder)
