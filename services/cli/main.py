@@ -20,6 +20,8 @@ MODULES = (
     "replay",
     "dlq",
     "models",
+    "demo",
+    "truth",
 )
 
 

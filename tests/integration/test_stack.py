@@ -27,13 +27,17 @@ SCHEMA = json.dumps({"type": "record", "name": "A", "fields": [{"name": "x", "ty
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
-    """A stack that these tests may kill."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The data folder of a stack that these tests may kill."""
     home = tmp_path_factory.mktemp("stack")
-    try:
-        yield embedded.start(home)
-    finally:
-        embedded.stop(home)
+    yield home
+    embedded.stop(home)
+
+
+@pytest.fixture
+def own(folder: Path) -> Endpoints:
+    """That stack, up again whatever the test before did to it."""
+    return embedded.start(folder)
 
 
 def pids(home: Path) -> dict[str, int | None]:
@@ -159,6 +163,7 @@ def test_a_start_killed_halfway_is_taken_over(own: Endpoints) -> None:
         {"MILLRACE_HOME": str(own.home)},
     )
     while not embedded.pidfile(own.home, "registry").is_file():
+        assert half.alive, (own.home / "half.log").read_text()
         time.sleep(0.01)
     half.signal(signal.SIGKILL)
     assert embedded.start(own.home) == own
