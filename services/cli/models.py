@@ -202,7 +202,9 @@ def _start(pipeline: str) -> "Start":
 
     folder = Path(pipeline)
     declared = load_pipeline(folder if (folder / "pipeline.toml").is_file() else find_pipeline(pipeline))
-    return prepare(declared, PlatformSettings())
+    start = prepare(declared, PlatformSettings())
+    start.registry.close()  # the ids are known, and nothing more is asked of it
+    return start
 
 
 def _guarded(work: Callable[[], T], as_json: bool) -> T:
