@@ -22,6 +22,7 @@ MODULES = (
     "models",
     "demo",
     "truth",
+    "bench",
 )
 
 
