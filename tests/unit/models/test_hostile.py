@@ -93,6 +93,14 @@ def test_hostile_files_are_refused(case: str) -> None:
         assert refused.value.reason == reason
 
 
+@pytest.mark.parametrize("case", [case for case in FILES if case not in ("nan", "infinity")])
+def test_our_own_check_needs_no_help_from_the_library(case: str) -> None:
+    data, reason = FILES[case]
+    with pytest.raises(ModelRefused) as refused:
+        check_safetensors(data)
+    assert refused.value.reason == reason
+
+
 @pytest.mark.parametrize("length", [0x280, 0x380, 0x480, 0x580])
 def test_an_honest_header_that_begins_like_a_pickle_is_read(length: int) -> None:
     text = json.dumps({"a": _entry([1], 0, 4)}).ljust(length)
