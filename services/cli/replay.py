@@ -48,7 +48,8 @@ def replay(
     as_json: Json = False,
 ) -> None:
     """Send the rows of a file as events and, later, as labels."""
-    from services.cli.replaying import Pace, replay_file
+    from services.cli.replaying import Pace, Replay, refuse_expired
+    from services.cli.script import read_rows, write_script
     from shared.contracts.pipeline import find_pipeline, load_pipeline
     from shared.contracts.tables import parse_duration
     from shared.kafka.admin import ensure_topics
@@ -67,8 +68,10 @@ def replay(
     ensure_topics(platform.kafka, declared)
     with Registry(platform.registry) as registry:
         schema_ids = register_pipeline(registry, declared)
+    script = write_script(read_rows(file, declared, start, limit), declared, delay_ms, start)
+    refuse_expired(platform.kafka, declared, script, time.time_ns() // 1_000_000)
     with watching() as watch:
-        summary = replay_file(file, declared, platform.kafka, schema_ids, delay_ms, pace, watch, start, limit)
+        summary = Replay(platform.kafka, declared, schema_ids, script, pace, watch).run()
     if as_json:
         typer.echo(json.dumps({**asdict(summary), "per_second": round(summary.per_second, 1)}))
         return

@@ -18,7 +18,9 @@ from uuid import uuid4
 
 import numpy as np
 import polars as pl
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import ConfigResource
 
 from services.cli.script import Script, read_rows, write_script
 from shared.codec.batch import Batch
@@ -26,6 +28,7 @@ from shared.codec.frame import frame_prefix
 from shared.codec.program import Program, compile_program
 from shared.contracts.pipeline import Pipeline
 from shared.errors import Refused, Retry
+from shared.kafka.config import client_config
 from shared.kafka.reader import bounds, open_reader
 from shared.kafka.transactions import producer_config
 from shared.runtime.control import CLOSED, OPEN, ReplayWord, source_name
@@ -319,6 +322,34 @@ def _schedule(script: Script, pace: Pace) -> Callable[[float], int]:
 
         return by_time
     return lambda _elapsed_s: total
+
+
+def refuse_expired(kafka: KafkaSettings, pipeline: Pipeline, script: Script, now_ms: int) -> None:
+    """Refused where the broker would delete the script's records for their age, read or not.
+
+    Retention by time goes by the records' own timestamps, and those of a replay lie in the past.
+    """
+    topics = [EVENTS.of(pipeline.name)]
+    if script.labels is not None:
+        topics.append(LABELS.of(pipeline.name))
+    for topic, keeps_ms in _retention(kafka, topics).items():
+        if 0 <= keeps_ms < now_ms - int(script.order[0]):
+            raise Refused(
+                f"{topic} keeps records for {keeps_ms / 86_400_000:g} days by their own timestamps, and these are"
+                " older: the broker would delete them before or after they are read; set retention.ms=-1 on it"
+            )
+
+
+def _retention(kafka: KafkaSettings, topics: list[str]) -> dict[str, int]:
+    """`retention.ms` of each topic."""
+    admin = AdminClient(client_config(kafka))
+    asked = admin.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in topics])
+    try:
+        return {
+            resource.name: int(told.result(30.0)["retention.ms"].value) for resource, told in asked.items()
+        }
+    except (KafkaException, TimeoutError) as failure:
+        raise Retry(f"the broker does not say how long it keeps {', '.join(topics)}: {failure}") from failure
 
 
 def replay_frame(
