@@ -107,6 +107,16 @@ def test_a_few_bad_rows_in_many_do_not_fall_back() -> None:
     assert [fold.step(feature_batch(matrix)).fell_back for _ in range(6)] == [None] * 6
 
 
+def test_a_long_good_record_does_not_excuse_a_model_that_goes_bad() -> None:
+    fold = _fold()
+    fold.activate(ActiveModel(announcement(4), 18, touchy()[0]))
+    matrix = samples(5_000)
+    for _ in range(8):
+        fold.step(feature_batch(matrix))
+    matrix[:11, 0] = POISON
+    assert fold.step(feature_batch(matrix)).fell_back is not None
+
+
 def test_vectors_with_nan_are_not_the_models_fault() -> None:
     fold = _fold()
     fold.activate(ActiveModel(announcement(4), 18, Scorer(loaded(seed=8))))
