@@ -1,6 +1,6 @@
 """Every aggregate on random streams equals the naive fold, however the stream is cut, saved and restored."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -109,7 +109,7 @@ def test_every_feature_equals_the_naive_fold(
     cut = windows()
     parts = []
     edges = sorted({0, len(rows), *(c for c in cuts if c < len(rows))})
-    for at, (begin, end) in enumerate(zip(edges, edges[1:], strict=False)):
+    for at, (begin, end) in enumerate(pairwise(edges)):
         if at in restores:
             saved = cut.snapshot()
             digest = cut.digest()

@@ -8,12 +8,17 @@ many entities lie all over the memory: asking for those of later rows early hide
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import cgutils as _cgutils
+from numba.core import types
 from numba.extending import intrinsic
-from numba.np.arrayobj import make_array
+from numba.np import arrayobj
 
 A = TypeVar("A")
+
+# Numba's own modules are not typed.
+cgutils: Any = _cgutils
+make_array: Any = arrayobj.make_array
+ir: Any = cgutils.ir
 
 
 def _borrowed(_typing: Any, array: Any) -> Any:

@@ -20,7 +20,6 @@ from services.features.core.plan import (
     FRONT,
     HELD,
     HI,
-    LABEL_SUM,
     LABELLED,
     LIVE,
     LO,
@@ -37,7 +36,7 @@ from services.features.core.plan import (
 )
 from services.features.core.spans import backward, forward
 from services.features.core.tables import VALUE, find, remove
-from services.features.core.tallies import NONE, count_codes, tally
+from services.features.core.tallies import NONE, count_codes, of_label, tally
 from shared.codec.batch import Floats, Ints
 from shared.kernels import kernel
 
@@ -127,7 +126,8 @@ def first_after(rows: Ints, begin: int, end: int, time: int) -> int:
 def floor_of(plan: Plan, pool: Pool, entity: int) -> int:
     """Events of the entity up to this time are gone."""
     own = pool.entities[entity, NEWEST] - plan.horizon
-    return max(own, pool.state[UNIT_NEWEST] - plan.unit_horizon, NEVER)
+    floor: int = max(own, pool.state[UNIT_NEWEST] - plan.unit_horizon, NEVER)
+    return floor
 
 
 @kernel
@@ -326,7 +326,7 @@ def attach(plan: Plan, pool: Pool, entity: int, row: int, label: int) -> None:
         kind, place = plan.tallies[t, 1], FIRST_FRAME + FRAME * plan.tallies[t, 0]
         at = row - own[START]
         if kind != PRESENT and own[place + LO] <= at < own[place + HI]:
-            own[plan.tallies[t, 3]] += label if kind == LABEL_SUM else 1
+            own[plan.tallies[t, 3]] += of_label(label, kind, plan.tallies[t, 2])
 
 
 @kernel
@@ -335,7 +335,7 @@ def take_held(plan: Plan, pool: Pool, entity: int, time: int, ident: int) -> int
     at = find(pool.held, plan.seed, entity + 1, time, ident)
     if at < 0:
         return NONE
-    label = pool.held[at, VALUE]
+    label: int = pool.held[at, VALUE]
     drop_held(plan, pool, at)
     return label
 

@@ -50,6 +50,7 @@ from shared.codec.batch import Ints, Strings
 from shared.codec.interner import Interner
 from shared.kernels import kernel
 
+_LEAST_ROWS = 1024
 _COUNTERS = (UNIT_NEWEST, LATE, TOO_LATE, ATTACHED, DUPLICATES, EXPIRED)
 
 
@@ -109,7 +110,8 @@ def _gathered(plan: Plan, pool: Pool, begins: Ints, counts: Ints) -> Ints:
 
 
 def _of_specs(plan: Plan, specs: Sequence[WindowSpec]) -> bytes:
-    return hashlib.sha256(repr((tuple(specs), plan.horizon, plan.unit_horizon)).encode()).digest()
+    told = (tuple(specs), plan.horizon, plan.unit_horizon, plan.tallies.tolist())
+    return hashlib.sha256(repr(told).encode()).digest()
 
 
 def digest(plan: Plan, specs: Sequence[WindowSpec], pool: Pool, keys: Interner) -> str:
@@ -148,7 +150,7 @@ def save(plan: Plan, specs: Sequence[WindowSpec], pool: Pool, keys: Interner) ->
         "counts": counts,
         "newest": entities[:, NEWEST],
         "frames": np.maximum(frames, 0),
-        "rows": _gathered(plan, pool, entities[:, START] + entities[:, BEGIN], counts),
+        "events": _gathered(plan, pool, entities[:, START] + entities[:, BEGIN], counts),
         "held": held[np.lexsort(held.T[::-1])],
         "counters": pool.state[list(_COUNTERS)],
     }
@@ -181,13 +183,12 @@ def load(
     plan: Plan,
     specs: Sequence[WindowSpec],
     arrays: Mapping[str, npt.NDArray[Any]],
-    pool: Pool,
     keys: Interner,
 ) -> Pool:
     """A pool that goes on as the saved one would have; fills `keys`, which is empty."""
     if arrays["specs"].tobytes() != _of_specs(plan, specs):
         raise ValueError("the snapshot was made for other windows; fold the input from the start instead")
-    counts, frames, saved = arrays["counts"], arrays["frames"], arrays["rows"]
+    counts, frames, saved = arrays["counts"], arrays["frames"], arrays["events"]
     keys.intern(Strings.packed(arrays["keys"], arrays["key_lengths"]))
     entities = np.zeros((max(64, counts.size), plan.entity_width), np.int64)
     used = entities[: counts.size]
@@ -196,7 +197,7 @@ def load(
     used[:, NEWEST] = arrays["newest"]
     used[:, LIVE] = 1
     used[:, FIRST_FRAME : FIRST_FRAME + frames.shape[1]] = frames
-    rows = arena(max(pool.rows.shape[0], saved.shape[0]), plan.width)
+    rows = arena(max(_LEAST_ROWS, saved.shape[0]), plan.width)
     rows[: saved.shape[0], : plan.first_monoid] = saved
     state = np.zeros(STATE, np.int64)
     state[list(_COUNTERS)] = arrays["counters"]
@@ -210,7 +211,7 @@ def load(
         state=state,
     )
     _refill(plan, made, counts.size)
-    _rehold(plan, made, arrays["held"])
+    _rehold(plan, made, np.array(arrays["held"], np.int64))
     return made
 
 

@@ -26,7 +26,7 @@ LO, HI, FLIP, FRONT, FRAME = range(5)
 # Columns of a row of `frames`.
 WINDOW, DELAY, MONOIDS, MONOIDS_END, TALLIES, TALLIES_END, DISTINCTS, DISTINCTS_END = range(8)
 # Kinds of tally.
-PRESENT, LABELS, LABEL_SUM = range(3)
+PRESENT, LABELS, LABEL_SUM, POSITIVES = range(4)
 # Kinds of output: over counts up to OUT_RATIO, then over rows and values.
 OUT_COUNT, OUT_TALLY, OUT_RATIO, OUT_SINCE, OUT_SUM, OUT_MEAN, OUT_PLAIN, OUT_STD = range(8)
 _DISTINCT = -1
@@ -39,9 +39,10 @@ _MONOID = {Aggregate.MIN: MIN, Aggregate.MAX: MAX, Aggregate.LAST: LAST}
 class Plan(NamedTuple):
     """What the kernels read: one row a frame, monoid, tally, distinct and output.
 
-    `frames`: window, delay, and the frame's begin and end in each of `monoids` (frame, operation, value column,
-    monoid column), `tallies` (frame, kind, value column, entity column) and `distincts` (frame, code column,
-    entity column). `outputs`: kind, frame, and two operands by kind (rows of `monoids`, entity columns).
+    `frames`: window, delay, and the frame's begin and end in each of the next three tables. `monoids`: frame,
+    operation, value column, monoid column. `tallies`: frame, kind, value column (or the positive label),
+    entity column. `distincts`: frame, code column, entity column. `outputs`: kind, frame, and two operands by
+    kind (rows of `monoids`, entity columns).
     """
 
     frames: Ints
@@ -101,13 +102,13 @@ class _Needs:
         return self._over_value(spec.aggregate, frame, self.values.add(spec.field))
 
     def _over_label(self, spec: WindowSpec, frame: int) -> tuple[int, int, int, int]:
+        if spec.aggregate is Aggregate.RATE:
+            return OUT_RATIO, frame, self.tallies.add(frame, POSITIVES, 0), _RATIO_OF_ALL
         labelled = self.tallies.add(frame, LABELS, 0)
         if spec.aggregate is Aggregate.COUNT:
             return OUT_TALLY, frame, labelled, labelled
         total = self.tallies.add(frame, LABEL_SUM, 0)
-        if spec.aggregate is Aggregate.SUM:
-            return OUT_TALLY, frame, total, labelled
-        return OUT_RATIO, frame, total, _RATIO_OF_ALL if spec.aggregate is Aggregate.RATE else labelled
+        return OUT_TALLY if spec.aggregate is Aggregate.SUM else OUT_RATIO, frame, total, labelled
 
     def _over_value(self, aggregate: Aggregate, frame: int, value: int) -> tuple[int, int, int, int]:
         if aggregate in _MONOID:
@@ -125,6 +126,7 @@ def compile_plan(
     distinct: int,
     allowed_lateness_ms: int,
     unit_horizon_ms: int | None,
+    positive: int,
     seed: int,
 ) -> Plan:
     """The kernels' tables for these specs; ValueError for a spec that means nothing.
@@ -146,7 +148,10 @@ def compile_plan(
     first_tally = FIRST_FRAME + FRAME * len(needs.frames.rows)
     first_distinct = first_tally + len(needs.tallies.rows)
     tallies = _sorted(
-        [(f, k, first_value + v, first_tally + i) for i, (f, k, v) in enumerate(needs.tallies.rows)]
+        [
+            (frame, kind, positive if kind == POSITIVES else first_value + value, first_tally + at)
+            for at, (frame, kind, value) in enumerate(needs.tallies.rows)
+        ]
     )
     distincts = _sorted(
         [(f, first_code + c, first_distinct + i) for i, (f, c) in enumerate(needs.distincts.rows)]
@@ -217,4 +222,4 @@ def _frames(windows: Sequence[tuple[int, ...]], *tables: Sequence[tuple[int, ...
     count = len(windows)
     cuts = [np.searchsorted([row[0] for row in rows], np.arange(count + 1)) for rows in tables]
     columns = [side for cut in cuts for side in (cut[:-1], cut[1:])]
-    return np.column_stack([_ints(windows, 2), *columns]).astype(np.int64)
+    return np.ascontiguousarray(np.column_stack([_ints(windows, 2), *columns]), np.int64)

@@ -246,7 +246,8 @@ def _insert_late(
 def _floor(state: Ints, unit_horizon: int, now: int, own: int) -> int:
     """Note the unit's newest time; events up to the floor are gone for an entity whose own floor is `own`."""
     state[UNIT_NEWEST] = max(state[UNIT_NEWEST], now)
-    return max(own, state[UNIT_NEWEST] - unit_horizon, NEVER)
+    floor: int = max(own, state[UNIT_NEWEST] - unit_horizon, NEVER)
+    return floor
 
 
 @kernel
@@ -339,9 +340,10 @@ def _usual_row(rows: Ints, own: Ints, now: int, floor: int, frames: int, distinc
         _move(rows, own, own[START], frames)
     if own[END] == own[CAPACITY]:
         return -1
+    at: int = own[START] + own[END]
     own[NEWEST] = now
     own[END] += 1
-    return own[START] + own[END] - 1
+    return at
 
 
 @kernel

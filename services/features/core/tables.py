@@ -24,7 +24,8 @@ def _home(table: Ints, seed: int, a: int, b: int, c: int) -> int:
     h = ((h ^ (h >> np.uint64(29))) + np.uint64(b)) * _B
     h = ((h ^ (h >> np.uint64(32))) + np.uint64(c)) * _C
     h ^= h >> np.uint64(29)
-    return np.int64(h & np.uint64(table.shape[0] - 1))
+    slot: int = np.int64(h & np.uint64(table.shape[0] - 1))  # type: ignore[assignment]
+    return slot
 
 
 @kernel

@@ -2,7 +2,7 @@
 
 import math
 
-from services.features.core.plan import LABELLED, LABELS, PRESENT
+from services.features.core.plan import LABELLED, LABELS, POSITIVES, PRESENT
 from services.features.core.tables import VALUE, find, put, remove
 from shared.codec.batch import Floats, Ints
 from shared.kernels import kernel
@@ -16,9 +16,19 @@ def weight(rows: Ints, values: Floats, row: int, kind: int, column: int) -> int:
     """What one row adds to a tally."""
     if kind == PRESENT:
         return 0 if math.isnan(values[row, column]) else 1
-    if rows[row, LABELLED] == NONE:
+    return of_label(rows[row, LABELLED], kind, column)
+
+
+@kernel
+def of_label(label: int, kind: int, positive: int) -> int:
+    """What a label adds to a tally over labels."""
+    if label == NONE:
         return 0
-    return 1 if kind == LABELS else rows[row, LABELLED]
+    if kind == LABELS:
+        return 1
+    if kind == POSITIVES:
+        return 1 if label == positive else 0
+    return label
 
 
 @kernel

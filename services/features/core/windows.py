@@ -26,7 +26,7 @@ from services.features.core.rows import DONE, NEEDS_CODES, NEEDS_HELD, NEEDS_ROW
 from services.features.core.spec import WindowSpec
 from services.features.core.tables import LEAST, ROW, grown, rehash
 from services.features.core.tallies import NONE
-from shared.codec.batch import Bytes, Column, Floats, Ints, Strings
+from shared.codec.batch import Bytes, Column, Floats, Ints, Strings, frozen
 from shared.codec.hashing import xxh64_strings
 from shared.codec.interner import Interner
 
@@ -74,15 +74,16 @@ class EntityWindows:
         allowed_lateness_ms: int = 0,
         distinct_fields: int = 0,
         unit_horizon_ms: int | None = None,
+        positive: int = 1,
     ) -> None:
         self._specs = tuple(specs)
         self._fields = fields
         self._distinct_fields = distinct_fields
         seed = secrets.randbits(62)
         self._plan: Plan = compile_plan(
-            specs, fields, distinct_fields, allowed_lateness_ms, unit_horizon_ms, seed
+            specs, fields, distinct_fields, allowed_lateness_ms, unit_horizon_ms, positive, seed
         )
-        self._reset()
+        self._keys, self._pool = Interner(), _empty_pool(self._plan)
 
     def step(
         self,
@@ -111,14 +112,15 @@ class EntityWindows:
             kind, entity, time, values = kind[events], entity.take(events), time[events], values[events]
             ident, distinct, label = ident.take(events), [c.take(events) for c in distinct], None
         out = np.empty((count, len(self._specs)), np.float64)
+        ident_hash = xxh64_strings(ident).view(np.int64) if self._plan.labels else time
         self._fold(
-            kind,
-            self._numbers(entity),
-            np.ascontiguousarray(time, np.int64),
-            xxh64_strings(ident).view(np.int64) if self._plan.labels else time,
-            _codes(distinct, kind.size),
-            np.ascontiguousarray(values, np.float64),
-            _labels(label, kind),
+            frozen(kind, np.uint8),
+            frozen(self._numbers(entity), np.int64),
+            frozen(time, np.int64),
+            frozen(ident_hash, np.int64),
+            frozen(_codes(distinct, kind.size), np.int64),
+            frozen(values, np.float64),
+            frozen(_labels(label, kind), np.int64),
             out,
         )
         sweep(self._plan, self._pool, len(self._keys), 2 * kind.size)
@@ -152,26 +154,13 @@ class EntityWindows:
 
     def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Hold exactly the state of a snapshot; ValueError when it was made for other specs."""
-        self._reset()
-        self._pool = image.load(self._plan, self._specs, arrays, self._pool, self._keys)
+        keys = Interner()
+        self._pool = image.load(self._plan, self._specs, arrays, keys)
+        self._keys = keys
 
     def digest(self) -> str:
         """SHA-256 (hex) of what the rows folded so far decide, and nothing else."""
         return image.digest(self._plan, self._specs, self._pool, self._keys)
-
-    def _reset(self) -> None:
-        plan = self._plan
-        self._keys = Interner()
-        rows = image.arena(_LEAST_ROWS, plan.width)
-        self._pool = Pool(
-            rows=rows,
-            values=rows.view(np.float64),
-            entities=np.zeros((64, plan.entity_width), np.int64),
-            codes=np.zeros((LEAST, ROW), np.int64),
-            held=np.zeros((LEAST, ROW), np.int64),
-            state=np.zeros(STATE, np.int64),
-        )
-        self._pool.state[UNIT_NEWEST] = NEVER
 
     def _numbers(self, entity: Strings) -> Ints:
         """The entities' numbers, with a row of the entity table for each."""
@@ -221,6 +210,20 @@ class EntityWindows:
         codes = _renumbered(self._pool.codes, place, max(1, self._plan.distincts.shape[0]), self._plan.seed)
         held = _renumbered(self._pool.held, place, 1, self._plan.seed)
         self._pool = self._pool._replace(entities=entities, codes=codes, held=held)
+
+
+def _empty_pool(plan: Plan) -> Pool:
+    rows = image.arena(_LEAST_ROWS, plan.width)
+    state = np.zeros(STATE, np.int64)
+    state[UNIT_NEWEST] = NEVER
+    return Pool(
+        rows=rows,
+        values=rows.view(np.float64),
+        entities=np.zeros((64, plan.entity_width), np.int64),
+        codes=np.zeros((LEAST, ROW), np.int64),
+        held=np.zeros((LEAST, ROW), np.int64),
+        state=state,
+    )
 
 
 def _renumbered(table: Ints, place: Ints, each: int, seed: int) -> Ints:

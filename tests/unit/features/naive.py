@@ -62,7 +62,11 @@ class NaiveWindows:
 
     def fold(self, row: Row) -> list[float] | None:
         self.arrivals += 1
-        features = self._label(row) if row.label is not None else self._event(row)
+        if row.label is None:
+            features: list[float] | None = self._event(row)
+        else:
+            features = None
+            self._label(row)
         self._expire()
         return features
 
@@ -115,7 +119,7 @@ def _aggregate(spec: WindowSpec, me: Seen, window: list[Seen]) -> float | None:
     if spec.field == LABEL:
         labels = [s.label for s in window if s.label is not None]
         if spec.aggregate is Aggregate.RATE:
-            return sum(labels) / len(window) if window else None
+            return sum(label == 1 for label in labels) / len(window) if window else None
         return _of_values(spec.aggregate, labels)
     if spec.aggregate is Aggregate.DISTINCT:
         return len({s.row.codes[spec.field] for s in window} - {None}) or None
