@@ -18,23 +18,17 @@ from services.cli.latency import LatencyProbe, percentiles
 from services.cli.live import send_live
 from services.cli.payments import World, payments
 from services.cli.script import Script, cut, write_script
+from services.cli.untrained import announce_untrained
 from services.cli.variants import write_variant
-from services.retrainer.core.announce import announce, next_numbers
-from services.retrainer.core.train import Dataset, Spec, train
-from services.retrainer.releases import ModelsTopic
 from services.stack import embedded
 from shared.codec.batch import Strings
 from shared.contracts.pipeline import find_pipeline
 from shared.kafka.columns import to_polled
 from shared.kafka.transactions import TransactionalSink
-from shared.models.building import Features
-from shared.models.manifest import Mlp
-from shared.models.signing import KeyFolder
 from shared.runtime.merge import EVENT
 from shared.runtime.tables import Table
 from shared.runtime.unit import Out
 from shared.settings import home
-from shared.store.artefacts import ArtefactStore
 from shared.topics import EVENTS, PREDICTIONS
 
 ONE_ENTITY = "customer"
@@ -93,25 +87,6 @@ def prepare(events: int, folder: Path) -> Prepared:
     end = int(np.flatnonzero(script.kind == EVENT)[events - 1]) + 1
     announce_untrained(journey)
     return Prepared(journey, cut(script, 0, end), events)
-
-
-def announce_untrained(journey: Journey) -> None:
-    """Announce a model of the declared architecture fitted to noise: it costs what a real one costs."""
-    pipeline = journey.pipeline
-    random = np.random.default_rng(0)
-    width = len(pipeline.feature_names)
-    data = Dataset(
-        features=Features(pipeline.feature_names, pipeline.feature_fingerprint),
-        matrix=random.normal(size=(2_000, width)),
-        labels=random.random(2_000) < 0.1,
-        manifest={"kind": "noise"},
-    )
-    artefact = train(data, Spec(Mlp(inputs=width, hidden=pipeline.model.hidden), epochs=1), seed=0)
-    ArtefactStore(journey.platform.artefacts_url).put(artefact)
-    topic = ModelsTopic(journey.platform.kafka, pipeline, journey.schema_ids)
-    numbers = next_numbers(pipeline.model.name, (each.announcement for each in topic.read()))
-    key = KeyFolder(home() / "keys").signer()
-    topic.write(announce(artefact, pipeline.model.name, numbers, key, time.time_ns() // 1_000_000))
 
 
 @dataclass(slots=True)

@@ -99,8 +99,8 @@ def check(
 
     from services.cli.checking import texts
     from services.cli.journey import Journey
-    from services.cli.models import train_and_announce
     from services.cli.script import read_rows, write_script
+    from services.cli.untrained import announce_untrained
     from services.cli.variants import write_variant
     from shared.contracts.pipeline import find_pipeline
     from shared.settings import home
@@ -114,6 +114,7 @@ def check(
     frame = read_rows(raw, declared, 0, limit)
     script = write_script(frame, declared, None if declared.label is None else declared.label.horizon_ms)
     expected = frame.height
+    announce_untrained(journey)
 
     def say(what: str) -> Callable[[int], None]:
         return lambda count: typer.echo(f"\r{what} {count} of {expected}", err=True, nl=False)
@@ -121,7 +122,6 @@ def check(
     started = time.monotonic()
     with journey.replaying(script), journey:
         journey.wait_for(journey.topic(FEATURES.name), expected, progress=say("features"))
-        train_and_announce(str(folder), min(1_000, expected // 2), 120.0, 0)
         journey.wait_for(journey.topic(PREDICTIONS.name), expected, progress=say("predictions"))
     seconds = time.monotonic() - started
     published = pl.concat([pl.read_csv(path) for path in truths])

@@ -1,0 +1,178 @@
+"""One run of the fraud pipeline over a script of payments, undisturbed or not, and what it left behind."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from schemas import platform_schema
+from services.cli.checking import Floats, Once, exactly_once, matrix_of, texts, vectors_digest
+from services.cli.journey import FULL_SPEED, Journey
+from services.cli.replaying import Pace
+from services.cli.script import write_script
+from services.cli.variants import write_variant
+from services.stack import embedded
+from services.stack.supervisor import RestartPolicy
+from shared.contracts.generated import features_schema
+from shared.contracts.pipeline import find_pipeline
+from shared.runtime.snapshots import SnapshotStore
+from shared.settings import home
+from tests.e2e.support import announce_quick_model
+
+FOREVER = 2**62
+WEEK_MS = 7 * 86_400_000
+# Long enough for every source to be called idle after its last record, which the final states hold.
+SETTLE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a run goes."""
+
+    partitions: int = 4
+    workers: int = 1
+    pace: Pace = FULL_SPEED
+    order: str = "event"
+    kills: Mapping[str, int] = field(default_factory=dict)
+    """SIGKILLs by service, at random moments."""
+    broker_kills: int = 0
+    transactional: bool = True
+    inference: bool = False
+    seed: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run left on the topics and in its states."""
+
+    digest: str
+    vectors: Once
+    predictions: Once | None
+    states: Mapping[str, str]
+    killed: int
+    ids: list[str]
+    names: list[str]
+    matrix: Floats
+
+
+def rehearse(frame: pl.DataFrame, name: str, plan: Plan) -> Outcome:
+    """Replay `frame` through a fraud variant called `name` as `plan` says."""
+    folder = write_variant(find_pipeline("fraud"), home() / "declared", name, plan.partitions, plan.order)
+    only = ["ingest", "features"] + (["inference"] if plan.inference else [])
+    services = dict.fromkeys(only, plan.workers)
+    journey = Journey(folder, services, _environment(plan), only, RestartPolicy(allowed=200))
+    script = write_script(frame, journey.pipeline, WEEK_MS)
+    sent = texts(script.events[journey.pipeline.event.id].strings)
+    if plan.inference:
+        announce_quick_model(journey)
+    with journey.replaying(script, plan.pace), journey, disturbing(journey, plan) as disturbance:
+        disturbance.wait()
+        journey.wait_for(journey.topic("features.v1"), len(sent), stall_s=90.0)
+        if plan.inference:
+            journey.wait_for(journey.topic("predictions.v1"), len(sent), stall_s=90.0)
+        time.sleep(SETTLE_S)
+    return _outcome(journey, plan, sent, disturbance.killed)
+
+
+def _environment(plan: Plan) -> dict[str, str]:
+    flag = "true" if plan.transactional else "false"
+    services = ("INGEST", "FEATURES", "INFERENCE")
+    environment = {f"MILLRACE_{s}__RUNTIME__TRANSACTIONAL": flag for s in services}
+    # Often, so that runs of seconds recover from snapshots and not from the beginning.
+    return environment | {f"MILLRACE_{s}__RUNTIME__SNAPSHOT_INTERVAL_S": "1" for s in services}
+
+
+def _outcome(journey: Journey, plan: Plan, sent: list[str], killed: int) -> Outcome:
+    names = list(journey.pipeline.feature_names)
+    columns = ["event_id", *(f"features.{name}" for name in names)]
+    rows = journey.rows(journey.topic("features.v1"), features_schema(journey.pipeline), columns)
+    ids, matrix = texts(rows["event_id"].strings), matrix_of(rows, names)
+    answered = None
+    if plan.inference:
+        found = journey.rows(journey.topic("predictions.v1"), platform_schema("prediction"), ["event_id"])
+        answered = exactly_once(sent, texts(found["event_id"].strings))
+    return Outcome(
+        digest=vectors_digest(ids, matrix),
+        vectors=exactly_once(sent, ids),
+        predictions=answered,
+        states=states(journey),
+        killed=killed,
+        ids=ids,
+        names=names,
+        matrix=matrix,
+    )
+
+
+def states(journey: Journey) -> dict[str, str]:
+    """The digest of every unit's last saved state, by stage and unit."""
+    stages = ["ingest", *(f"features-{entity.name}" for entity in journey.pipeline.entities)]
+    found = {}
+    for stage in stages:
+        store = SnapshotStore(journey.platform.snapshots_url, journey.pipeline.name, stage)
+        for unit in range(journey.pipeline.partitions):
+            snapshot = store.newest(unit, _Everything())
+            found[f"{stage}/{unit}"] = "" if snapshot is None else snapshot.digest
+    return found
+
+
+class _Everything(dict[str, int]):
+    """Offsets by which every snapshot is old enough."""
+
+    def get(self, _topic: str, _default: int = 0) -> int:  # type: ignore[override]
+        return FOREVER
+
+
+class disturbing:  # noqa: N801 - reads as a word in a with statement
+    """Kills what the plan says, one after another, at random moments; `wait` returns when all is done."""
+
+    def __init__(self, journey: Journey, plan: Plan) -> None:
+        self._journey, self._random = journey, random.Random(plan.seed)
+        blows: list[Callable[[], bool]] = [
+            self._blow(service) for service, count in plan.kills.items() for _ in range(count)
+        ]
+        self._random.shuffle(blows)
+        for at in range(plan.broker_kills):
+            blows.insert((at + 1) * len(blows) // (plan.broker_kills + 1), self._broker)
+        self._blows = blows
+        self._workers = plan.workers
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="chaos", daemon=True)
+        self._failure: BaseException | None = None
+        self.killed = 0
+
+    def __enter__(self) -> "disturbing":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def wait(self) -> None:
+        """Until the last blow has fallen."""
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def _run(self) -> None:
+        try:
+            for blow in self._blows:
+                if self._stop.wait(self._random.uniform(0.5, 2.5)):
+                    return
+                while not blow():
+                    time.sleep(0.05)
+                self.killed += 1
+        except BaseException as failure:  # shown by `wait`
+            self._failure = failure
+
+    def _blow(self, service: str) -> Callable[[], bool]:
+        return lambda: self._journey.supervisor.kill(service, self._random.randrange(self._workers))
+
+    def _broker(self) -> bool:
+        embedded.kill_broker(home())
+        time.sleep(self._random.uniform(0.0, 0.5))
+        embedded.restart_broker(home())
+        return True
