@@ -78,7 +78,8 @@ class Journey:
         self.pipeline = load_pipeline(self.folder)
         self.platform = PlatformSettings()
         ensure_topics(self.platform.kafka, self.pipeline)
-        self.schema_ids = register_pipeline(Registry(self.platform.registry), self.pipeline)
+        with Registry(self.platform.registry) as registry:
+            self.schema_ids = register_pipeline(registry, self.pipeline)
 
     def __enter__(self) -> Self:
         planned = plan(self.pipeline.name, [e.name for e in self.pipeline.entities], self.workers)
