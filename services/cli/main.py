@@ -19,6 +19,7 @@ MODULES = (
     "init",
     "replay",
     "dlq",
+    "features",
     "models",
     "demo",
     "truth",
