@@ -43,6 +43,7 @@ def build(start: Start, settings: IngestSettings) -> Stage:
         tuple(readers),
         make_unit,
         read_headers=settings.read_headers,
+        strangers=True,
         refresh=control.refresh,
     )
 

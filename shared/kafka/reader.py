@@ -14,6 +14,24 @@ from shared.settings import KafkaSettings
 
 BATCH = 5_000
 STALL_S = 60.0
+# What one fetch may hold, and what one batch may inflate to: every consumer of Millrace has the same limits,
+# so that what one could not read is not read by another either.
+LIMITS: dict[str, object] = {
+    "check.crcs": True,
+    "fetch.max.bytes": 33_554_432,
+    "receive.message.max.bytes": 67_108_864,
+}
+# The client's words for a batch of broken bytes; a wrong checksum can show as an unknown format behind it.
+CANNOT_READ = (KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG, KafkaError._NOT_IMPLEMENTED)
+
+
+class UnreadableBatch(Retry):
+    """A batch that the client cannot read stands at or behind what was last read from this partition."""
+
+    def __init__(self, topic: str, partition: int, error: str) -> None:
+        super().__init__(f"{topic}/{partition} holds a batch that cannot be read: {error}")
+        self.topic = topic
+        self.partition = partition
 
 
 def open_reader(settings: KafkaSettings) -> Consumer:
@@ -28,7 +46,7 @@ def open_reader(settings: KafkaSettings) -> Consumer:
             "enable.partition.eof": True,
             "fetch.queue.backoff.ms": 5,
             "queued.max.messages.kbytes": 32_768,
-            "check.crcs": True,
+            **LIMITS,
         }
     )
 
@@ -88,6 +106,8 @@ def _within(messages: list[Message], left: dict[tuple[str, int], int]) -> list[M
         place = (message.topic() or "", message.partition() or 0)
         at = message.offset() or 0
         end = left.get(place)
+        if error is not None and error.code() in CANNOT_READ:
+            raise UnreadableBatch(place[0], place[1], error.str())
         if error is not None and error.code() != KafkaError._PARTITION_EOF:
             raise Retry(f"reading {place[0]}/{place[1]}: {error}")
         if end is None:

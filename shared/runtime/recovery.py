@@ -3,7 +3,8 @@
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from shared.errors import Fatal, Retry
-from shared.kafka.reader import bounds, open_reader, read_ranges
+from shared.kafka.reader import bounds, open_reader
+from shared.kafka.unreadable import read_past
 from shared.runtime.snapshots import SnapshotStore
 from shared.runtime.stage import Stage
 from shared.runtime.unit import Unit
@@ -53,8 +54,8 @@ def recover(
                     f"the state of {stage.name} needs it from {start}; "
                     "keep the topic longer than the snapshots are apart, or reset the consumer group"
                 )
-        for polled in read_ranges(reader, ranges, stage.read_headers):
-            unit.replay([polled])
     finally:
         reader.close()
+    for polled in read_past(settings, ranges, stage.read_headers):
+        unit.replay([polled])
     return unit

@@ -14,9 +14,12 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from shared.errors import Fatal, Retry
 from shared.kafka.columns import to_polled
 from shared.kafka.config import client_config
+from shared.kafka.reader import CANNOT_READ, LIMITS
 from shared.kafka.transactions import PlainSink, Sink, TransactionalSink
+from shared.kafka.unreadable import find_unreadable
 from shared.runtime.context import Context, backoff
 from shared.runtime.fuse import Fuse
+from shared.runtime.incidents import Incidents
 from shared.runtime.polled import Polled
 from shared.runtime.recovery import committed_offsets, recover
 from shared.runtime.snapshots import Snapshot
@@ -26,10 +29,12 @@ from shared.runtime.unit import DeadLetter, Emission, Out, Unit
 
 @dataclass(slots=True)
 class Held:
-    """One assigned partition number: its unit, and where it stands."""
+    """One assigned partition number: its unit, what is committed, and what was read."""
 
     unit: Unit
     next_offsets: dict[str, int]
+    positions: dict[str, int]
+    incidents: Incidents = field(default_factory=Incidents)
     waiting: list[Polled] = field(default_factory=list)
     paused: set[str] = field(default_factory=set)
     rows: int = 0
@@ -103,7 +108,7 @@ class Session:
             "isolation.level": "read_committed",
             "partition.assignment.strategy": "range",
             "enable.partition.eof": True,
-            "check.crcs": True,
+            **LIMITS,
             "fetch.queue.backoff.ms": 5,
             "fetch.wait.max.ms": 10,
             "fetch.error.backoff.ms": 50,
@@ -123,7 +128,7 @@ class Session:
             for number in sorted({place.partition for place in partitions}):
                 committed = committed_offsets(consumer, self._stage.inputs, number)
                 unit = recover(self._stage, number, committed, self._context.store, self._context.kafka)
-                self._held[number] = Held(unit, committed)
+                self._held[number] = Held(unit, committed, dict(committed))
                 starts += [TopicPartition(topic, number, at) for topic, at in committed.items()]
                 self._health.beat()
             consumer.assign(starts)
@@ -149,21 +154,35 @@ class Session:
 
     def _take(self, messages: list[Message]) -> None:
         """Sort what was read to its unit; the client's errors become ours."""
-        good, ends = [], {}
+        good: list[Message] = []
+        ends: dict[tuple[str, int], int] = {}
+        broken: set[tuple[str, int]] = set()
         for message in messages:
             error = message.error()
+            place = (message.topic() or "", message.partition() or 0)
+            if place in broken:
+                continue  # behind a batch that cannot be read the client's offsets mean nothing
             if error is None:
                 good.append(message)
             elif error.code() == KafkaError._PARTITION_EOF:
-                ends[message.topic() or "", message.partition() or 0] = message.offset() or 0
+                ends[place] = message.offset() or 0
+            elif error.code() in CANNOT_READ:
+                broken.add(place)
             else:
                 self._client_error(message, error)
-        for polled in to_polled(good, self._stage.read_headers):
+        self._give(to_polled(good, self._stage.read_headers), ends)
+        for topic, number in broken:
+            self._skip(topic, number)
+
+    def _give(self, read: list[Polled], ends: dict[tuple[str, int], int]) -> None:
+        """Records and ends to their units."""
+        for polled in read:
             held = self._held.get(polled.partition)
             if held is None:
                 raise Retry(f"records of {polled.topic}/{polled.partition}, which is not ours")
             held.waiting.append(polled)
             held.rows += len(polled)
+            held.positions[polled.topic] = int(polled.offsets[-1]) + 1
             held.unit.at_end(polled.topic, False)
             self._seen.records.labels(polled.topic).inc(len(polled))
             # An end that was told before the newest of these records came is over.
@@ -173,9 +192,29 @@ class Session:
             if number in self._held:
                 self._held[number].unit.at_end(topic, True)
 
+    def _skip(self, topic: str, number: int) -> None:
+        """Go on behind a batch that cannot be read, and keep what is to be told of it."""
+        held = self._held.get(number)
+        if held is None:
+            return
+        at = held.positions[topic]
+        found = find_unreadable(self._context.kafka, topic, number, at)
+        if found is None:
+            raise Retry(f"the client could not read {topic}/{number} offset {at}, but another one can")
+        if not self._stage.strangers:
+            raise Fatal(
+                f"{topic}/{number} offsets {found.first} to {found.next_offset - 1} cannot be read "
+                f"({found.error}) and only Millrace writes there; restore the topic, or reset the consumer group"
+            )
+        held.incidents.add(found, at)
+        held.positions[topic] = found.next_offset
+        held.unit.at_end(topic, False)
+        try:
+            self._clients()[1].seek(TopicPartition(topic, number, found.next_offset))
+        except KafkaException as error:
+            raise Retry(f"{topic}/{number} could not be moved: {error.args[0]}") from error
+
     def _client_error(self, message: Message, error: KafkaError) -> None:
-        if error.code() in (KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG):
-            raise Fatal(f"{message.topic()}/{message.partition()} holds a batch that cannot be read: {error}")
         if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION):
             raise Fatal(f"{message.topic()} is gone or has fewer partitions: {error}")
         if error.fatal():
@@ -202,13 +241,26 @@ class Session:
             self._gather(number, emission)
             over = {t for t, rows in held.unit.held().items() if rows > self._tuning.pause_rows}
             self._pause(number, held, over)
+        self._tell_incidents()
         return whole
+
+    def _tell_incidents(self) -> None:
+        """Let the incidents go with the transaction that passes them."""
+        for number, held in self._held.items():
+            if held.incidents.waiting:
+                pending = self._pending.get(number, Emission())
+                due = held.incidents.due(held.next_offsets | pending.next_offsets)
+                if due is not None:
+                    self._gather(number, due)
 
     def _gather(self, number: int, emission: Emission) -> None:
         self._fuse.watch(emission.good, len(emission.dead))
         if emission.late:
             self._seen.late.inc(emission.late)
         before = self._pending.get(number)
+        # A unit does not know of batches that were skipped: what it says never moves an offset back.
+        known = self._held[number].next_offsets | (before.next_offsets if before is not None else {})
+        emission.next_offsets = {t: at for t, at in emission.next_offsets.items() if at > known.get(t, 0)}
         if before is None:
             self._pending[number] = emission
             return

@@ -46,6 +46,9 @@ class Stage:
     make_unit: Callable[[int], Unit]
     compression: Compression = "lz4"
     read_headers: bool = False
+    strangers: bool = False
+    """Whether anybody may write the inputs: a batch that cannot be read is then skipped and told as an
+    incident. In what Millrace wrote itself it ends the process."""
     stateless: bool = False
     """Whether a restart needs no snapshot and no replay."""
     refresh: Callable[[], None] = lambda: None
