@@ -14,7 +14,7 @@ from shared.errors import Refused
 from shared.models.loading import load_model
 from shared.models.manifest import Linear, Mlp
 from shared.store.artefacts import ArtefactStore
-from tests.unit.models.makers import FEATURES, FINGERPRINT, NAMES
+from tests.unit.models.makers import FEATURES, FINGERPRINT, NAMES, weights
 
 SPECS = {
     "linear": Spec(Linear(inputs=3), epochs=15),
@@ -70,6 +70,16 @@ def test_the_tail_judges_and_never_teaches() -> None:
     upside_down = train(replace(data, labels=flipped), spec, seed=1)
     assert upside_down.files == honest.files
     assert upside_down.manifest.metrics["roc_auc"] < 0.2
+
+
+def test_the_tail_does_not_scale() -> None:
+    data = _rows(200)
+    shifted = data.matrix.copy()
+    shifted[-40:] += 1e6
+    spec = replace(SPECS["linear"], epochs=1)
+    before, after = (weights(train(replace(data, matrix=m), spec, seed=1)) for m in (data.matrix, shifted))
+    assert before["scaling.mean"].tolist() == after["scaling.mean"].tolist()
+    assert before["scaling.scale"].tolist() == after["scaling.scale"].tolist()
 
 
 def test_it_stops_early_and_keeps_the_best() -> None:
