@@ -27,6 +27,8 @@ from shared.settings import KafkaSettings, PlatformSettings, home
 from shared.topics import REPLAYS
 
 FULL_SPEED = Pace()
+# Before the first record services start, and compile their kernels when they run for the first time here.
+FIRST_S = 300.0
 
 
 class Watch:
@@ -128,7 +130,7 @@ class Journey:
                 if now > count:
                     count, last = now, time.monotonic()
                     progress(count)
-                elif time.monotonic() - last > stall_s:
+                elif time.monotonic() - last > (stall_s if count else max(stall_s, FIRST_S)):
                     logs = run_folder(home(), self.pipeline.name)
                     raise Fatal(
                         f"{topic} stands at {count} of {expected} records for {stall_s:.0f} s; "
