@@ -33,6 +33,19 @@ def test_scores_equal_rivers(learned: int) -> None:
         assert np.ptp(expected) > 0.1
 
 
+def test_a_feature_without_variance_counts_as_zero_whatever_its_weight() -> None:
+    regression = linear_model.LogisticRegression(initializer=optim.initializers.Constant(2.0))
+    pipeline = preprocessing.StandardScaler() | regression
+    rng = np.random.default_rng(1)
+    matrix = rng.normal([0.0, 1.0, 5.0], [1.0, 1.0, 0.0], size=(50, 3))
+    for row in matrix.tolist():
+        pipeline.learn_one(dict(zip(NAMES, row, strict=True)), row[0] > 0)
+    odd = np.array([[0.5, 0.5, 6.0]])
+    expected = pipeline.predict_proba_one(dict(zip(NAMES, odd[0].tolist(), strict=True)))[True]
+    scorer = Scorer(load_model(from_river(pipeline, FEATURES, matrix), FINGERPRINT, NAMES))
+    assert scorer.score(odd).scores[0] == pytest.approx(expected, abs=1e-12)
+
+
 def test_other_pipelines_are_refused() -> None:
     samples = np.zeros((2, 3))
     for other in (
