@@ -99,6 +99,15 @@ def test_the_same_id_with_other_content_is_a_conflict_and_the_first_wins() -> No
     assert (heard.reasons, heard.dead) == (["id.conflict"], [(EVENTS, 1)])
 
 
+def test_a_conflict_behind_a_bad_row_names_its_own_offset() -> None:
+    rows = [event(tx_amount=-1.0), event(tx_amount=1.0), event(tx_amount=2.0)]
+    heard = feed(unit(), rows)
+    assert list(zip(heard.reasons, heard.dead, strict=True)) == [
+        ("range.tx_amount", (EVENTS, 0)),
+        ("id.conflict", (EVENTS, 2)),
+    ]
+
+
 def test_a_dead_letter_does_not_take_the_id() -> None:
     heard = feed(unit(), [event(tx_amount=-5.0), event(tx_amount=5.0)])
     assert (heard.reasons, _ids(heard)) == (["range.tx_amount"], ["et1"])
@@ -222,10 +231,11 @@ def test_idle_sources_are_expected_again_when_a_replay_opens() -> None:
     made = unit(replays=replays)
     idle(made)
     _progress(made.progress())
-    replays.take([_word(OPEN, 50, 0, 0)])
-    heard = Heard().hear(made.step([polled(EVENTS, [event(stamp=100)])], NOW + 3_000))
-    assert heard.values == []
-    replays.take([_word(CLOSED, 101, 1, 0)])
+    replays.take([_word(OPEN, 50, 9, 9)])
+    heard = Heard().hear(made.step([], NOW + 3_000))
+    heard.hear(made.step([polled(EVENTS, [event(stamp=100), event(stamp=100, tx_amount=-1.0)])], NOW + 3_000))
+    assert (heard.values, heard.dead) == ([], []), "the labels are expected again"
+    replays.take([_word(CLOSED, 101, 2, 0)])
     assert _ids(heard.hear(made.step([], NOW + 3_001))) == ["et1"]
 
 
@@ -264,6 +274,26 @@ def test_a_restored_unit_is_equal_and_goes_on_equally() -> None:
     more = ([event(stamp=2_000, transaction_id="300", tx_time=1)], [label(stamp=2_000, tx_time=1)])
     assert feed(other, *more, now_ms=NOW + 9_000).values == feed(made, *more, now_ms=NOW + 9_000).values
     assert other.digest() == made.digest()
+
+
+@pytest.mark.parametrize(
+    ("events", "labels"),
+    [([event(stamp=500, transaction_id="new", tx_time=1)], []), ([], [label(stamp=500, tx_time=1)])],
+)
+def test_a_restored_unit_knows_where_the_order_stands(events: list[Row], labels: list[Row]) -> None:
+    made = _history()
+    other = unit()
+    other.restore(made.snapshot())
+    heard, again = (feed(u, events, labels, now_ms=NOW + 9_000) for u in (made, other))
+    assert heard.values == again.values
+    assert heard.rows()[0]["order_time"] >= 850
+
+
+def test_a_replayed_unit_knows_where_the_order_stands() -> None:
+    other = unit()
+    other.replay([polled(EVENTS, [event(stamp=900)])])
+    (row,) = feed(other, labels=[label(stamp=500)]).rows()
+    assert (row["order_time"], row["late"]) == (900, True)
 
 
 def test_replaying_what_was_committed_gives_the_same_state() -> None:
