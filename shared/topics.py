@@ -35,8 +35,14 @@ class Topic:
         return f"{self.name}-value"
 
 
-EVENTS = Topic("events.v1", "event key", "pipeline/event", ("anyone",), ("ingest",), compression="none")
-LABELS = Topic("labels.v1", "event key", "pipeline/label", ("anyone",), ("ingest",), compression="none")
+# The broker deletes by the records' own timestamps, and those of a replay lie years back: sources are kept
+# until somebody who knows says otherwise.
+EVENTS = Topic(
+    "events.v1", "event key", "pipeline/event", ("anyone",), ("ingest",), retention_ms=-1, compression="none"
+)
+LABELS = Topic(
+    "labels.v1", "event key", "pipeline/label", ("anyone",), ("ingest",), retention_ms=-1, compression="none"
+)
 REPLAYS = Topic(
     "replays.v1", "replay id", "platform/replay", ("cli",), ("ingest",), partitioned=False, compacted=True
 )
@@ -44,7 +50,8 @@ ACCEPTED = Topic("accepted.v1", "event key", "generated/accepted", ("ingest",), 
 FEATURES = Topic("features.v1", "event key", "generated/features", ("features",), ("inference", "retrainer"))
 MODELS = Topic(
     "models.v1",
-    "model name",
+    # With the name alone, compaction would drop the last good version behind one that workers refuse.
+    "model name@version",
     "platform/model",
     ("controller", "cli"),
     ("inference",),

@@ -61,6 +61,7 @@ def build(start: Start, slot: int, settings: InferenceSettings) -> Stage:
 
     def fell_back(fall: FellBack) -> None:
         metrics.fell_back.inc()
+        follower.registry.settle(fall.active.announcement, loaded=True)
         detail = (
             f"{fall.bad} of {fall.rows} rows had no score; version {fall.active.announcement.version} serves"
         )

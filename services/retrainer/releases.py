@@ -58,7 +58,7 @@ class ModelsTopic:
         producer.produce(
             self.name,
             value,
-            said.name.encode(),
+            f"{said.name}@{said.version}".encode(),
             on_delivery=lambda error, sent: outcome.append((error, sent)),
         )
         producer.flush(DELIVERY_S)
