@@ -8,7 +8,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from shared.contracts.pipeline import Pipeline
 from shared.errors import Refused, Retry
-from shared.kafka.config import client_config
+from shared.kafka.config import LARGEST_BYTES, client_config
 from shared.settings import KafkaSettings
 from shared.topics import ALL, Topic, stage_topic
 
@@ -26,6 +26,8 @@ def _new_topic(topic: Topic, pipeline: Pipeline, replication: int) -> NewTopic:
         "cleanup.policy": "compact" if topic.compacted else "delete",
         "compression.type": "producer",
     }
+    if "anyone" not in topic.producers:
+        config["max.message.bytes"] = str(LARGEST_BYTES)
     if not topic.compacted:
         config["retention.ms"] = str(topic.retention_ms)
     return NewTopic(

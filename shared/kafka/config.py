@@ -9,6 +9,10 @@ from pydantic import SecretStr
 from shared.errors import Refused
 from shared.settings import KafkaSettings, RegistrySettings
 
+LARGEST_BYTES = 4_194_304
+"""Largest record on Millrace's own topics: the largest that a broker takes from others (1 MiB), its copy in a
+dead letter, and room for what is written around it."""
+
 
 def client_config(settings: KafkaSettings) -> dict[str, Any]:
     """librdkafka's connection properties, common to producers, consumers and the admin client.

@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from shared.errors import Fatal, Fenced, Retry
-from shared.kafka.config import client_config
+from shared.kafka.config import LARGEST_BYTES, client_config
 from shared.runtime.unit import Out
 from shared.settings import KafkaSettings
 from shared.topics import Compression
@@ -48,6 +48,7 @@ def producer_config(settings: KafkaSettings, compression: Compression) -> dict[s
         "linger.ms": 2,
         "batch.num.messages": 20_000,
         "batch.size": 1_000_000,
+        "message.max.bytes": LARGEST_BYTES,
         "queue.buffering.max.messages": 2_000_000,
         "queue.buffering.max.kbytes": 1_048_576,
         "retry.backoff.ms": 10,
