@@ -233,9 +233,14 @@ def test_idle_sources_are_expected_again_when_a_replay_opens() -> None:
     _progress(made.progress())
     replays.take([_word(OPEN, 50, 9, 9)])
     heard = Heard().hear(made.step([], NOW + 3_000))
-    heard.hear(made.step([polled(EVENTS, [event(stamp=100), event(stamp=100, tx_amount=-1.0)])], NOW + 3_000))
+    heard.hear(
+        made.step(
+            [polled(EVENTS, [event(stamp=100), event(stamp=100_000, tx_amount=1.0, transaction_id="b")])],
+            NOW + 3_000,
+        )
+    )
     assert (heard.values, heard.dead) == ([], []), "the labels are expected again"
-    replays.take([_word(CLOSED, 101, 2, 0)])
+    replays.take([_word(CLOSED, 100_000, 2, 0)])
     assert _ids(heard.hear(made.step([], NOW + 3_001))) == ["et1"]
 
 
