@@ -1,5 +1,7 @@
 """A unit's state again: the newest snapshot, then the input up to the committed offset, in silence."""
 
+from dataclasses import dataclass
+
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from shared.errors import Fatal, Retry
@@ -11,10 +13,22 @@ from shared.runtime.unit import Unit
 from shared.settings import KafkaSettings
 
 
-def committed_offsets(consumer: Consumer, topics: tuple[str, ...], number: int) -> dict[str, int]:
-    """What the group has committed for partition `number` of each topic; 0 where nothing.
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a group goes on in one partition number, by topic; `new` topics have no commit yet."""
+
+    next_offsets: dict[str, int]
+    new: frozenset[str]
+
+
+def standing(consumer: Consumer, topics: tuple[str, ...], number: int) -> Standing:
+    """What the group has committed for partition `number` of each topic; the topic's beginning where nothing.
 
     The consumer reads committed records only, so the broker waits for transactions under way.
+
+    Raises:
+        Fatal: the topic no longer holds what was committed: records were deleted before they were read.
+        Retry: the broker did not say.
     """
     places = [TopicPartition(topic, number) for topic in topics]
     try:
@@ -24,22 +38,33 @@ def committed_offsets(consumer: Consumer, topics: tuple[str, ...], number: int) 
     for place in found:
         if place.error is not None:
             raise Retry(f"no committed offset of {place.topic}/{number}: {place.error}")
-    return {place.topic: max(0, place.offset) for place in found}
+    lows = {place.topic: bounds(consumer, place.topic, number)[0] for place in found}
+    for place in found:
+        if 0 <= place.offset < lows[place.topic]:
+            raise Fatal(
+                f"{place.topic}/{number} begins at offset {lows[place.topic]}, "
+                f"the group stands at {place.offset}: "
+                "records were deleted before they were read; keep the topic longer, and reset the group's offsets "
+                "if those records may be lost"
+            )
+    new = frozenset(place.topic for place in found if place.offset < 0)
+    return Standing({p.topic: lows[p.topic] if p.topic in new else p.offset for p in found}, new)
 
 
 def recover(
-    stage: Stage, number: int, committed: dict[str, int], store: SnapshotStore, settings: KafkaSettings
+    stage: Stage, number: int, place: Standing, store: SnapshotStore, settings: KafkaSettings
 ) -> Unit:
-    """The unit as it was when `committed` was committed.
+    """The unit as it was when the group's offsets were committed.
 
     Raises:
         Fatal: the records between snapshot and committed offset are gone from the topic.
     """
     unit = stage.make_unit(number)
-    if stage.stateless or not any(committed.values()):
+    committed = place.next_offsets
+    if stage.stateless or len(place.new) == len(stage.inputs):
         return unit
     snapshot = store.newest(number, committed)
-    at = dict.fromkeys(stage.inputs, 0)
+    at = {topic: committed[topic] if topic in place.new else 0 for topic in stage.inputs}
     if snapshot is not None:
         unit.restore(snapshot.arrays)
         at |= snapshot.next_offsets

@@ -21,7 +21,7 @@ from shared.runtime.context import Context, backoff
 from shared.runtime.fuse import Fuse
 from shared.runtime.incidents import Incidents
 from shared.runtime.polled import Polled
-from shared.runtime.recovery import committed_offsets, recover
+from shared.runtime.recovery import recover, standing
 from shared.runtime.snapshots import Snapshot
 from shared.runtime.stage import Stage
 from shared.runtime.unit import DeadLetter, Emission, Out, Unit
@@ -104,7 +104,7 @@ class Session:
             "group.id": self._stage.group,
             "client.id": f"{self._stage.name}-{self._context.slot}",
             "enable.auto.commit": False,
-            "auto.offset.reset": "earliest",
+            "auto.offset.reset": "error",
             "isolation.level": "read_committed",
             "partition.assignment.strategy": "range",
             "enable.partition.eof": True,
@@ -126,10 +126,10 @@ class Session:
         try:
             starts = []
             for number in sorted({place.partition for place in partitions}):
-                committed = committed_offsets(consumer, self._stage.inputs, number)
-                unit = recover(self._stage, number, committed, self._context.store, self._context.kafka)
-                self._held[number] = Held(unit, committed, dict(committed))
-                starts += [TopicPartition(topic, number, at) for topic, at in committed.items()]
+                place = standing(consumer, self._stage.inputs, number)
+                unit = recover(self._stage, number, place, self._context.store, self._context.kafka)
+                self._held[number] = Held(unit, dict(place.next_offsets), dict(place.next_offsets))
+                starts += [TopicPartition(topic, number, at) for topic, at in place.next_offsets.items()]
                 self._health.beat()
             consumer.assign(starts)
             self._seen.units.set(len(self._held))
@@ -215,6 +215,10 @@ class Session:
             raise Retry(f"{topic}/{number} could not be moved: {error.args[0]}") from error
 
     def _client_error(self, message: Message, error: KafkaError) -> None:
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            raise Fatal(
+                f"records of {message.topic()}/{message.partition()} were deleted before they were read"
+            )
         if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION):
             raise Fatal(f"{message.topic()} is gone or has fewer partitions: {error}")
         if error.fatal():
