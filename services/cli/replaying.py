@@ -44,6 +44,8 @@ SAY_EVERY_S = 0.025
 HEARTBEAT_S = 1.0
 LEASE_MS = 10_000
 FLUSH_S = 60.0
+OPEN_WAIT_S = 1.0
+"""Between the first word and the first record: a running system takes its idle sources back, stage by stage."""
 
 Watch = Callable[[int, int], None]
 
@@ -180,6 +182,7 @@ class Replay:
         """Open before, closed after, also when the sending is broken off: what was sent stays true."""
         self._say(OPEN)
         self._flush()
+        time.sleep(OPEN_WAIT_S)
         try:
             yield
         finally:
