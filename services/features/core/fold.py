@@ -215,10 +215,15 @@ def _numbers(column: Column) -> Floats:
 
 
 def _either(batch: Batch, events: Mask, event: str, label: str) -> Strings:
-    """A text of the event or of the label, whichever the row is."""
+    """A text of the event or of the label, whichever the row is; copies only these texts."""
     if events.all():
         return batch[event].strings
-    return Strings.choose(events, batch[event].strings, batch[label].strings)
+    yes, no = batch[event].strings, batch[label].strings
+    if yes.data is no.data:
+        return Strings.choose(events, yes, no)
+    parts = Strings.concat([yes.take(events), no.take(~events)])
+    place = np.where(events, np.cumsum(events) - 1, np.count_nonzero(events) + np.cumsum(~events) - 1)
+    return parts.take(place)
 
 
 def _spread(values: Floats, events: Mask) -> Floats:

@@ -8,23 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from services.features.core.entity import (
-    ATTACHED,
-    DUPLICATES,
-    EXPIRED,
-    HELD_USED,
-    LATE,
-    NEVER,
-    STATE,
-    TOO_LATE,
-    TOP,
-    UNIT_NEWEST,
-    USED,
-    Pool,
-    count,
-    first_after,
-    floor_of,
-)
+from services.features.core.frames import count
 from services.features.core.plan import (
     BEGIN,
     CAPACITY,
@@ -42,6 +26,24 @@ from services.features.core.plan import (
     NEWEST,
     START,
     Plan,
+)
+from services.features.core.pool import (
+    ATTACHED,
+    DUPLICATES,
+    EXPIRED,
+    HELD_USED,
+    LATE,
+    NEVER,
+    STATE,
+    TOO_LATE,
+    TOP,
+    UNIT_NEWEST,
+    USED,
+    Pool,
+    borrowed_plan,
+    borrowed_pool,
+    first_after,
+    floor_of,
 )
 from services.features.core.spans import backward, forward
 from services.features.core.spec import WindowSpec
@@ -159,6 +161,7 @@ def save(plan: Plan, specs: Sequence[WindowSpec], pool: Pool, keys: Interner) ->
 @kernel
 def _refill(plan: Plan, pool: Pool, entities: int) -> None:
     """Compute anew what rows and frames decide: monoid columns, tallies and distinct counts."""
+    plan, pool = borrowed_plan(plan), borrowed_pool(pool)
     for entity in range(entities):
         own = pool.entities[entity]
         base = own[START]

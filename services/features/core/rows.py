@@ -1,43 +1,10 @@
 """The kernel that folds a batch of rows, and what it does for each event and label."""
 
-import math
-
 import numpy as np
 
 from services.features.core.borrow import prefetch
-from services.features.core.entity import (
-    ATTACHED,
-    CODES_USED,
-    DUPLICATES,
-    EXPIRED,
-    HELD_SWEPT,
-    HELD_USED,
-    LATE,
-    NEED,
-    NEVER,
-    SWEPT,
-    TOO_LATE,
-    TOP,
-    UNIT_NEWEST,
-    Pool,
-    advance,
-    advance_all,
-    attach,
-    borrowed_plan,
-    borrowed_pool,
-    clear,
-    close_entity,
-    drop_held,
-    event_row,
-    first_after,
-    floor_of,
-    lend_frames,
-    open_entity,
-    return_frames,
-    shift_frames,
-    take_held,
-)
-from services.features.core.monoids import Triple, scaled_deviation, scaled_total
+from services.features.core.entity import attach, clear, event_row, open_entity, take_held
+from services.features.core.frames import advance, advance_all, lend_frames, return_frames, shift_frames
 from services.features.core.plan import (
     BEGIN,
     CAPACITY,
@@ -52,17 +19,27 @@ from services.features.core.plan import (
     LIVE,
     LO,
     NEWEST,
-    OUT_COUNT,
-    OUT_PLAIN,
-    OUT_RATIO,
-    OUT_SINCE,
-    OUT_STD,
-    OUT_SUM,
     START,
     TIME,
     Plan,
 )
-from services.features.core.spans import spanned
+from services.features.core.pool import (
+    ATTACHED,
+    DUPLICATES,
+    EXPIRED,
+    HELD_USED,
+    LATE,
+    NEED,
+    NEVER,
+    TOO_LATE,
+    UNIT_NEWEST,
+    Pool,
+    borrowed_plan,
+    borrowed_pool,
+    first_after,
+)
+from services.features.core.readout import emit, emit_all
+from services.features.core.room import has_codes, has_row, move
 from services.features.core.tables import find, put
 from services.features.core.tallies import NONE
 from shared.codec.batch import Bytes, Floats, Ints
@@ -70,124 +47,8 @@ from shared.kernels import kernel
 
 # Why the fold stopped: at the end, or for want of room in one of the pool's parts.
 DONE, NEEDS_ROWS, NEEDS_CODES, NEEDS_HELD = range(4)
-_LEAST_ROWS = 4
 # So many rows ahead an entity's row, and then its events, are asked for.
-_FAR, _NEAR = 12, 6
-
-
-@kernel
-def _since_last(rows: Ints, row: int, lo: int, hi: int) -> float:
-    """Seconds back to the newest other row of lo..hi-1, NaN when there is none."""
-    last = hi - 2 if hi - 1 == row else hi - 1
-    return (rows[row, TIME] - rows[last, TIME]) / 1000.0 if last >= lo else math.nan
-
-
-@kernel
-def _of_values(kind: int, count: int, triple: Triple, values: Floats, lo: int, hi: int, column: int) -> float:
-    """The reading of a monoid over rows lo..hi-1 with `count` values; NaN when nothing was aggregated."""
-    a, b, c = triple
-    if kind == OUT_PLAIN:
-        return a
-    if kind == OUT_STD:
-        if a == 0.0:
-            return math.nan
-        deviation = math.sqrt(c / a) if c >= 0.0 else math.nan
-        return deviation if math.isfinite(deviation) else scaled_deviation(values, lo, hi, column)
-    if count == 0:
-        return math.nan
-    parts = 1.0 if kind == OUT_SUM else float(count)
-    total = (a + b) / parts
-    return total if math.isfinite(total) else scaled_total(values, lo, hi, column, parts)
-
-
-@kernel
-def _of_counts(kind: int, own: Ints, a: int, b: int, size: int) -> float:
-    """The reading of counts in a window of `size` rows; NaN when there is nothing to count."""
-    if kind == OUT_COUNT:
-        return float(size) if size > 0 else math.nan
-    if kind == OUT_RATIO:
-        parts = size if b < 0 else own[b]
-        return own[a] / parts if parts > 0 else math.nan
-    return float(own[a]) if own[b] > 0 else math.nan
-
-
-@kernel
-def _emit(
-    outputs: Ints,
-    monoids: Ints,
-    defaults: Floats,
-    rows: Ints,
-    values: Floats,
-    own: Ints,
-    row: int,
-    out: Floats,
-) -> None:
-    """Write the features of one event from where the frames stand."""
-    base = own[START]
-    for output in range(outputs.shape[0]):
-        kind, a, b = outputs[output, 0], outputs[output, 2], outputs[output, 3]
-        place = FIRST_FRAME + FRAME * outputs[output, 1]
-        lo, hi = own[place + LO], own[place + HI]
-        if kind <= OUT_RATIO:
-            result = _of_counts(kind, own, a, b, hi - lo)
-        elif kind == OUT_SINCE:
-            result = _since_last(rows, row, base + lo, base + hi)
-        else:
-            triple = spanned(monoids, a, values, base, own, place)
-            count = own[b] if b > 0 else 0
-            result = _of_values(kind, count, triple, values, base + lo, base + hi, monoids[a, 2])
-        out[output] = defaults[output] if math.isnan(result) else result
-
-
-@kernel
-def _emitted(plan: Plan, pool: Pool, entity: int, row: int, out: Floats) -> None:
-    own = pool.entities[entity]
-    _emit(plan.outputs, plan.monoids, plan.defaults, pool.rows, pool.values, own, row, out)
-
-
-@kernel
-def _move(rows: Ints, own: Ints, to: int, frames: int) -> None:
-    """Move an entity's rows, which may overlap, to `to` on, without those that are gone."""
-    begin, size = own[BEGIN], own[END] - own[BEGIN]
-    for at in range(size):
-        for word in range(rows.shape[1]):
-            rows[to + at, word] = rows[own[START] + begin + at, word]
-    for word in range(FIRST_FRAME, FIRST_FRAME + FRAME * frames):
-        own[word] = max(own[word] - begin, 0)
-    own[START] = to
-    own[BEGIN] = 0
-    own[END] = size
-
-
-@kernel
-def _has_row(plan: Plan, pool: Pool, entity: int) -> bool:
-    """Whether there is room for one more row of the entity, after making it if possible."""
-    own = pool.entities[entity]
-    if own[END] < own[CAPACITY]:
-        return True
-    if 0 < own[CAPACITY] <= 4 * own[BEGIN]:
-        _move(pool.rows, own, own[START], plan.frames.shape[0])
-        return True
-    wanted = max(2 * own[CAPACITY], _LEAST_ROWS)
-    if pool.state[TOP] + wanted > pool.rows.shape[0]:
-        pool.state[NEED] = wanted
-        return False
-    _move(pool.rows, own, pool.state[TOP], plan.frames.shape[0])
-    own[CAPACITY] = wanted
-    pool.state[TOP] += wanted
-    return True
-
-
-@kernel
-def _has_codes(plan: Plan, pool: Pool, entity: int) -> bool:
-    """Whether all codes that one event can let enter the frames fit the table."""
-    own = pool.entities[entity]
-    wanted = pool.state[CODES_USED]
-    for d in range(plan.distincts.shape[0]):
-        place = FIRST_FRAME + FRAME * plan.distincts[d, 0]
-        wanted += own[END] - (own[place + HI] - own[place + LO]) + 1
-    pool.state[NEED] = wanted
-    return bool(2 * wanted <= pool.codes.shape[0])
+_FAR, _NEAR = 16, 8
 
 
 @kernel
@@ -274,9 +135,9 @@ def _any_event(
         open_entity(pool, entity)
     elif newest <= floor and own[END] > 0:
         clear(plan, pool, entity)
-    if not _has_row(plan, pool, entity):
+    if not has_row(plan, pool, entity):
         return NEEDS_ROWS
-    if plan.distincts.shape[0] > 0 and not _has_codes(plan, pool, entity):
+    if plan.distincts.shape[0] > 0 and not has_codes(plan, pool, entity):
         return NEEDS_CODES
     if time >= newest:
         row = own[START] + own[END]
@@ -284,11 +145,11 @@ def _any_event(
         own[NEWEST] = time
         _write_row(plan, pool, entity, row, time, ident, codes, values)
         advance_all(plan, pool, entity, time, floor, saved)
-        _emitted(plan, pool, entity, row, out)
+        emit_all(plan, pool, entity, row, out)
     else:
         row = _insert_late(plan, pool, entity, time, ident, codes, values, floor, saved)
         lend_frames(plan, pool, entity, time, floor, saved)
-        _emitted(plan, pool, entity, row, out)
+        emit_all(plan, pool, entity, row, out)
         return_frames(plan, pool, entity, saved)
     return DONE
 
@@ -337,7 +198,7 @@ def _usual_row(rows: Ints, own: Ints, now: int, floor: int, frames: int, distinc
         own[END] = 0
         own[FIRST_FRAME:] = 0
     elif own[END] == own[CAPACITY] and 4 * own[BEGIN] >= own[CAPACITY]:
-        _move(rows, own, own[START], frames)
+        move(rows, own, own[START], frames)
     if own[END] == own[CAPACITY]:
         return -1
     at: int = own[START] + own[END]
@@ -400,7 +261,7 @@ def fold_rows(
                 pool.rows[at, LABELLED] = NONE
             _fill_values(plan.sources, plan.first_value, pool.values, at, values[row])
             advance(plan.frames, plan.monoids, plan.tallies, pool.rows, pool.values, own, now, floor)
-            _emit(
+            emit(
                 plan.outputs,
                 plan.monoids,
                 plan.defaults,
@@ -419,46 +280,3 @@ def fold_rows(
         row += 1
         written += 1
     return row, written, DONE
-
-
-@kernel
-def sweep(plan: Plan, pool: Pool, slots: int, steps: int) -> None:
-    """Look at the next `steps` entities and held labels, and let go of those that nothing can reach."""
-    plan, pool = borrowed_plan(plan), borrowed_pool(pool)
-    state = pool.state
-    for _ in range(min(steps, pool.held.shape[0])):
-        at = state[HELD_SWEPT] & (pool.held.shape[0] - 1)
-        state[HELD_SWEPT] = at + 1
-        if pool.held[at, 0] != 0 and pool.held[at, 1] <= floor_of(plan, pool, pool.held[at, 0] - 1):
-            state[EXPIRED] += 1
-            drop_held(plan, pool, at)
-    gone = max(state[UNIT_NEWEST] - plan.unit_horizon, NEVER)
-    for _ in range(min(steps, slots)):
-        at = state[SWEPT] if state[SWEPT] < slots else 0
-        state[SWEPT] = at + 1
-        own = pool.entities[at]
-        if own[LIVE] and own[HELD] == 0 and own[NEWEST] <= gone:
-            close_entity(plan, pool, at)
-
-
-@kernel
-def rebuild(plan: Plan, pool: Pool, slots: int, target: Ints) -> None:
-    """Copy all rows that are not gone into `target`, half as much room again for each entity."""
-    top = 0
-    for entity in range(slots):
-        own = pool.entities[entity]
-        if not own[LIVE]:
-            continue
-        size = own[END] - own[BEGIN]
-        for at in range(size):
-            target[top + at] = pool.rows[own[START] + own[BEGIN] + at]
-        for frame in range(plan.frames.shape[0]):
-            place = FIRST_FRAME + FRAME * frame
-            for word in range(FRAME):
-                own[place + word] = max(own[place + word] - own[BEGIN], 0)
-        own[START] = top
-        own[BEGIN] = 0
-        own[END] = size
-        own[CAPACITY] = size + (size >> 1) if size else 0
-        top += own[CAPACITY]
-    pool.state[TOP] = top

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from services.features.core import image
-from services.features.core.entity import (
+from services.features.core.plan import BEGIN, END, LIVE, Plan, compile_plan
+from services.features.core.pool import (
     ATTACHED,
     DUPLICATES,
     LATE,
@@ -21,8 +22,8 @@ from services.features.core.entity import (
     USED,
     Pool,
 )
-from services.features.core.plan import BEGIN, END, LIVE, Plan, compile_plan
-from services.features.core.rows import DONE, NEEDS_CODES, NEEDS_HELD, NEEDS_ROWS, fold_rows, rebuild, sweep
+from services.features.core.room import rebuild, sweep
+from services.features.core.rows import DONE, NEEDS_CODES, NEEDS_HELD, NEEDS_ROWS, fold_rows
 from services.features.core.spec import WindowSpec
 from services.features.core.tables import LEAST, ROW, grown, rehash
 from services.features.core.tallies import NONE
