@@ -20,11 +20,12 @@ from shared.codec.batch import Batch
 from shared.contracts.pipeline import Pipeline, load_pipeline
 from shared.errors import Fatal, Retry
 from shared.kafka.admin import ensure_topics
+from shared.kafka.config import client_config
 from shared.kafka.reader import open_reader, partitions_of, read_topic
 from shared.kafka.registry import Registry, register_pipeline
 from shared.runtime.tables import Table
 from shared.settings import KafkaSettings, PlatformSettings, home
-from shared.topics import REPLAYS
+from shared.topics import ACCEPTED, EVENTS, LABELS, REPLAYS, stage_topic
 
 FULL_SPEED = Pace()
 # Before the first record services start, and compile their kernels when they run for the first time here.
@@ -147,10 +148,11 @@ class Journey:
         return Replay(self.platform.kafka, self.pipeline, self.schema_ids, script, pace, watch).run()
 
     @contextmanager
-    def replaying(self, script: Script, pace: Pace = FULL_SPEED) -> Iterator[None]:
+    def replaying(self, script: Script, pace: Pace = FULL_SPEED) -> Iterator[Callable[[], None]]:
         """Send a script's records beside the block; the replay is announced before the block begins.
 
-        Services that start inside the block hear of the replay before they can call a source idle.
+        Services that start inside the block hear of the replay before they can call a source idle. The block is
+        given a function that waits for the end of the replay.
         """
         before = Watch(self.platform.kafka, self.topic(REPLAYS.name))
         count = before.poll(1.0)
@@ -167,10 +169,48 @@ class Journey:
         while before.poll() <= count and thread.is_alive():
             pass
         before.close()
-        yield
-        thread.join()
-        if failures:
-            raise failures[0]
+
+        def wait() -> None:
+            thread.join()
+            if failures:
+                raise failures[0]
+
+        yield wait
+        wait()
+
+    def committed(self) -> dict[str, int]:
+        """What the groups of ingest and of the features stages have committed, by group, topic and partition."""
+        name = self.pipeline.name
+        entities = self.pipeline.entities
+        inputs = {
+            "ingest": [EVENTS.of(name), LABELS.of(name)],
+            f"features-{entities[0].name}": [ACCEPTED.of(name)],
+        }
+        inputs |= {f"features-{e.name}": [stage_topic(e.name).of(name)] for e in entities[1:]}
+        found = {}
+        for stage, topics in inputs.items():
+            asking = Consumer({**client_config(self.platform.kafka), "group.id": f"millrace.{name}.{stage}"})
+            places = [TopicPartition(t, p) for t in topics for p in range(self.pipeline.partitions)]
+            for place in asking.committed(places, timeout=30.0):
+                found[f"{stage} {place.topic}/{place.partition}"] = place.offset
+            asking.close()
+        return found
+
+    def rest(self, quiet_s: float, limit_s: float = 120.0) -> None:
+        """Wait until no group has committed anything for `quiet_s` seconds.
+
+        Raises:
+            Fatal: something still moves after `limit_s` seconds.
+        """
+        deadline = time.monotonic() + limit_s
+        before, since = self.committed(), time.monotonic()
+        while time.monotonic() - since < quiet_s:
+            if time.monotonic() > deadline:
+                raise Fatal(f"{self.pipeline.name} does not come to rest within {limit_s:.0f} s")
+            time.sleep(0.5)
+            now = self.committed()
+            if now != before:
+                before, since = now, time.monotonic()
 
     def rows(self, topic: str, schema: dict[str, Any], columns: Sequence[str]) -> Batch:
         """All committed records of a topic, of its registered `schema`, as these columns."""

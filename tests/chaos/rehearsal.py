@@ -68,12 +68,17 @@ def rehearse(frame: pl.DataFrame, name: str, plan: Plan) -> Outcome:
     sent = texts(script.events[journey.pipeline.event.id].strings)
     if plan.inference:
         announce_quick_model(journey)
-    with journey.replaying(script, plan.pace), journey, disturbing(journey, plan) as disturbance:
+    with (
+        journey.replaying(script, plan.pace) as replay_ended,
+        journey,
+        disturbing(journey, plan) as disturbance,
+    ):
         disturbance.wait()
+        replay_ended()
         journey.wait_for(journey.topic("features.v1"), len(sent), stall_s=90.0)
         if plan.inference:
             journey.wait_for(journey.topic("predictions.v1"), len(sent), stall_s=90.0)
-        time.sleep(SETTLE_S)
+        journey.rest(SETTLE_S)
     return _outcome(journey, plan, sent, disturbance.killed)
 
 
