@@ -135,24 +135,60 @@ def _counts_agree(got: WindowCounts, naive: NaiveWindows, specs: list[WindowSpec
         assert got.entities == len({e for e, live in alive.items() if live} | {k[0] for k in naive.held})
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_long_jittery_streams_equal_the_naive_fold(seed: int) -> None:
+def _jittery(seed: int) -> list[Row]:
+    """Times that jump back and forth; two groups of entities, of which one is silent until all it had is gone."""
     rng = np.random.default_rng(seed)
-    specs = [s for s in ALL_SPECS if (s.window_ms, s.delay_ms) in ((30, 0), (10, 5), (3, 20))]
     times = np.cumsum(rng.integers(0, 3, 1500)) - rng.integers(0, 4, 1500) * rng.integers(0, 9, 1500)
-    rows = [
+    return [
         Row(
-            b"%d" % rng.integers(0, 6),
+            b"%d" % (rng.integers(0, 3) + 3 * (at // 200 % 2)),
             int(time),
             b"%d" % rng.integers(0, 3),
-            (float(rng.normal(100, 10)), None if rng.random() < 0.3 else float(rng.integers(0, 5))),
+            (float(rng.normal(100, 10)), None if rng.random() < 0.3 else float(rng.normal(0, 1))),
             (b"%d" % rng.integers(0, 8),),
-            int(rng.integers(0, 2)) if rng.random() < 0.2 else None,
+            int(rng.integers(0, 3)) if rng.random() < 0.2 else None,
         )
-        for time in times
+        for at, time in enumerate(times)
     ]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_long_jittery_streams_equal_the_naive_fold_and_the_bits_of_any_cut(seed: int) -> None:
+    specs = [s for s in ALL_SPECS if (s.window_ms, s.delay_ms) in ((30, 0), (10, 5), (3, 20))]
+    rows = _jittery(seed)
     naive = NaiveWindows(specs, 30 + 5, 100)
-    windows = EntityWindows(specs, FIELDS, 5, CODES, 100)
-    got = np.concatenate([step(windows, rows[at : at + 97], FIELDS, CODES) for at in range(0, 1500, 97)])
-    _agree(got, _folded(naive, rows), specs, rows)
-    _counts_agree(windows.counts(), naive, specs)
+    whole = EntityWindows(specs, FIELDS, 5, CODES, 100)
+    straight = step(whole, rows, FIELDS, CODES)
+    _agree(straight, _folded(naive, rows), specs, rows)
+    _counts_agree(whole.counts(), naive, specs)
+
+    cut = EntityWindows(specs, FIELDS, 5, CODES, 100)
+    parts = []
+    for at in range(0, len(rows), 37):
+        parts.append(step(cut, rows[at : at + 37], FIELDS, CODES))
+        saved = cut.snapshot()
+        cut = EntityWindows(specs, FIELDS, 5, CODES, 100)
+        cut.restore(saved)
+    np.testing.assert_array_equal(np.concatenate(parts).view(np.int64), straight.view(np.int64))
+    assert cut.digest() == whole.digest()
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("codes", [0, 1])
+def test_what_a_sweep_let_go_of_comes_back_with_the_same_bits(seed: int, codes: int) -> None:
+    rng = np.random.default_rng(seed)
+    specs = [WindowSpec(Aggregate.STD, 0, 20), WindowSpec(Aggregate.STD, 0, 5, 10)]
+    specs += [WindowSpec(Aggregate.DISTINCT, 0, 20)] * codes
+
+    def some(entity: bytes, begin: int, count: int) -> list[Row]:
+        times = np.sort(rng.integers(begin, begin + 40, count))
+        return [Row(entity, int(t), b"", (float(rng.normal()),), (b"%d" % (t % 3),) * codes) for t in times]
+
+    rows = some(b"a", 0, 12) + [Row(b"b", 200, b"", (1.0,), (b"",) * codes)] * 40 + some(b"a", 180, 12)
+
+    def folded(size: int) -> Floats:
+        windows = EntityWindows(specs, 1, 0, codes, unit_horizon_ms=50)
+        parts = [step(windows, rows[at : at + size], 1, codes) for at in range(0, len(rows), size)]
+        return np.concatenate(parts)
+
+    np.testing.assert_array_equal(folded(1).view(np.int64), folded(len(rows)).view(np.int64))
