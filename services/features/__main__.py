@@ -14,6 +14,7 @@ from shared.codec.hashing import partition_of
 from shared.contracts.generated import accepted_schema, features_schema, stage_schema
 from shared.contracts.pipeline import find_pipeline, load_pipeline
 from shared.errors import Refused
+from shared.kafka.columns import Reads
 from shared.runtime.entry import Start, guarded, prepare, run
 from shared.runtime.merged import Listeners, MergedUnit
 from shared.runtime.stage import Stage
@@ -44,7 +45,14 @@ def build(start: Start, entity: str, view: ViewWriter | None) -> Stage:
         seen = view.take if last and view is not None else None
         return MergedUnit(number, source, fold, write, sources, listeners, in_order, seen)
 
-    return Stage(pipeline.name, "features", f"features-{entity}", (source.topic,), make_unit)
+    return Stage(
+        pipeline.name,
+        "features",
+        f"features-{entity}",
+        (source.topic,),
+        make_unit,
+        reads=Reads(keys_and_times=False),
+    )
 
 
 def _input(start: Start, stage: int) -> Table:

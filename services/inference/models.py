@@ -101,7 +101,7 @@ class Follower:
                     error = message.error()
                     if error is not None and error.code() != KafkaError._PARTITION_EOF:
                         raise Retry(f"{self.table.topic}: {error}")
-                for polled in to_polled(m for m in messages if m.error() is None):
+                for polled in to_polled([m for m in messages if m.error() is None]):
                     gathered += self._fold(polled)
                     self._next = int(polled.offsets[-1]) + 1
                 if ended:

@@ -10,6 +10,7 @@ from services.ingest.settings import IngestSettings
 from services.ingest.unit import IngestUnit
 from shared.contracts.generated import accepted_schema
 from shared.contracts.pipeline import find_pipeline, load_pipeline
+from shared.kafka.columns import Reads
 from shared.runtime.entry import Start, guarded, prepare, run
 from shared.runtime.stage import Stage
 from shared.runtime.tables import Table
@@ -42,7 +43,7 @@ def build(start: Start, settings: IngestSettings) -> Stage:
         "ingest",
         tuple(readers),
         make_unit,
-        read_headers=settings.read_headers,
+        reads=Reads(headers=settings.read_headers),
         strangers=True,
         refresh=control.refresh,
     )

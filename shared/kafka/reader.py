@@ -7,7 +7,7 @@ from uuid import uuid4
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from shared.errors import Retry
-from shared.kafka.columns import to_polled
+from shared.kafka.columns import PLAIN, Reads, to_polled
 from shared.kafka.config import client_config
 from shared.runtime.polled import Polled
 from shared.settings import KafkaSettings
@@ -34,7 +34,7 @@ class UnreadableBatch(Retry):
         self.partition = partition
 
 
-def open_reader(settings: KafkaSettings) -> Consumer:
+def open_reader(settings: KafkaSettings, **more: object) -> Consumer:
     """A consumer of committed records without a group's rebalancing; the caller closes it."""
     return Consumer(
         {
@@ -47,6 +47,7 @@ def open_reader(settings: KafkaSettings) -> Consumer:
             "fetch.queue.backoff.ms": 5,
             "queued.max.messages.kbytes": 32_768,
             **LIMITS,
+            **more,
         }
     )
 
@@ -72,7 +73,7 @@ def partitions_of(consumer: Consumer, topic: str) -> list[int]:
 
 
 def read_ranges(
-    consumer: Consumer, ranges: Mapping[tuple[str, int], tuple[int, int]], headers: bool = False
+    consumer: Consumer, ranges: Mapping[tuple[str, int], tuple[int, int]], reads: Reads = PLAIN
 ) -> Iterator[Polled]:
     """Yield all committed records of each `(topic, partition): (from, to)` range, `to` not included.
 
@@ -90,7 +91,7 @@ def read_ranges(
             last = time.monotonic()
         elif time.monotonic() - last > STALL_S:
             raise Retry(f"no records for {STALL_S:.0f} s from {sorted(left)}")
-        yield from to_polled(_within(messages, left), headers)
+        yield from to_polled(_within(messages, left), reads)
     consumer.unassign()
 
 
@@ -120,7 +121,7 @@ def _within(messages: list[Message], left: dict[tuple[str, int], int]) -> list[M
 
 
 def read_topic(
-    settings: KafkaSettings, topic: str, starts: Mapping[int, int] | None = None, headers: bool = False
+    settings: KafkaSettings, topic: str, starts: Mapping[int, int] | None = None, reads: Reads = PLAIN
 ) -> Iterator[Polled]:
     """Yield every committed record that the topic holds now, from `starts` or from the beginning."""
     consumer = open_reader(settings)
@@ -129,6 +130,6 @@ def read_topic(
         for partition in partitions_of(consumer, topic):
             low, high = bounds(consumer, topic, partition)
             ranges[topic, partition] = (max(low, (starts or {}).get(partition, low)), high)
-        yield from read_ranges(consumer, ranges, headers)
+        yield from read_ranges(consumer, ranges, reads)
     finally:
         consumer.close()

@@ -81,6 +81,6 @@ def recover(
                 )
     finally:
         reader.close()
-    for polled in read_past(settings, ranges, stage.read_headers):
+    for polled in read_past(settings, ranges, stage.reads):
         unit.replay([polled])
     return unit

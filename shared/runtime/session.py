@@ -157,6 +157,9 @@ class Session:
         good: list[Message] = []
         ends: dict[tuple[str, int], int] = {}
         broken: set[tuple[str, int]] = set()
+        if all(message.error() is None for message in messages):
+            self._give(to_polled(messages, self._stage.reads), ends)
+            return
         for message in messages:
             error = message.error()
             place = (message.topic() or "", message.partition() or 0)
@@ -170,7 +173,7 @@ class Session:
                 broken.add(place)
             else:
                 self._client_error(message, error)
-        self._give(to_polled(good, self._stage.read_headers), ends)
+        self._give(to_polled(good, self._stage.reads), ends)
         for topic, number in broken:
             self._skip(topic, number)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from shared.kafka.columns import PLAIN, Reads
 from shared.runtime.unit import Unit
 from shared.topics import Compression
 
@@ -45,7 +46,7 @@ class Stage:
     """Topics read side by side; all have the same number of partitions, and a unit has one of each."""
     make_unit: Callable[[int], Unit]
     compression: Compression = "lz4"
-    read_headers: bool = False
+    reads: Reads = PLAIN
     strangers: bool = False
     """Whether anybody may write the inputs: a batch that cannot be read is then skipped and told as an
     incident. In what Millrace wrote itself it ends the process."""
