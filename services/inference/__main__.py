@@ -21,8 +21,9 @@ from shared.codec.frame import frame_prefix
 from shared.contracts.generated import features_schema
 from shared.contracts.pipeline import find_pipeline, load_pipeline
 from shared.models.announcement import Announcement
-from shared.models.loading import LoadedModel, load_model
+from shared.models.loading import LoadedModel, check_manifest, load_model
 from shared.models.probe import Limits, probe
+from shared.models.safety import check_safetensors
 from shared.models.signing import KeyFolder
 from shared.runtime.entry import RuntimeSettings, Start, guarded, prepare, run
 from shared.runtime.stage import Stage
@@ -107,6 +108,10 @@ def _prover(start: Start, settings: InferenceSettings) -> Callable[[Announcement
 
     def prove(said: Announcement) -> LoadedModel:
         artefact = store.get(said.digest)
+        # What can be said without running it is said first: a trial costs seconds.
+        check_manifest(artefact.manifest, pipeline.feature_fingerprint, pipeline.feature_names)
+        for data in artefact.files.values():
+            check_safetensors(data)
         probe(artefact, pipeline.feature_fingerprint, limits, home() / "proofs")
         return load_model(artefact, pipeline.feature_fingerprint, pipeline.feature_names, device)
 

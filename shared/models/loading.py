@@ -37,7 +37,16 @@ def load_model(
     `fingerprint` and `feature_names` are the pipeline's, as it is declared now.
     The artefact's digest has been verified by the store.
     """
+    check_manifest(artefact.manifest, fingerprint, feature_names)
     manifest = artefact.manifest
+    model = LoadedModel(manifest, artefact.digest, _network(artefact), torch.device(device))
+    model.network.to(model.device)
+    check_golden(model, artefact.files[manifest.golden.file])
+    return model
+
+
+def check_manifest(manifest: Manifest, fingerprint: str, feature_names: Sequence[str]) -> None:
+    """Refuse a model for other features or with other outputs than the pipeline's, by what it says of itself."""
     if manifest.feature_fingerprint != fingerprint:
         raise ModelRefused(
             "features.mismatch",
@@ -48,10 +57,6 @@ def load_model(
         raise ModelRefused("features.mismatch", "the manifest names other features than the pipeline")
     if manifest.architecture.classes != 2:
         raise ModelRefused("outputs.mismatch", f"{manifest.architecture.classes} classes; only 2 are served")
-    model = LoadedModel(manifest, artefact.digest, _network(artefact), torch.device(device))
-    model.network.to(model.device)
-    check_golden(model, artefact.files[manifest.golden.file])
-    return model
 
 
 def _network(artefact: Artefact) -> Network:
