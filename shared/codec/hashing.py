@@ -110,6 +110,14 @@ def xxh64_rows(matrix: Floats, seed: int = 0) -> Hashes:
     return xxh64_strings(Strings(data, starts, np.full(rows, width, np.int64)), seed)
 
 
+def vector_hashes(matrix: Floats) -> Ints:
+    """What records carry as `feature_hash`: the upper 53 bits of XXH64 of each row, which every client can hold.
+
+    A long above 2^53 is refused by Avro libraries whose numbers are doubles.
+    """
+    return (xxh64_rows(matrix) >> np.uint64(11)).view(np.int64)
+
+
 @kernel
 def _times(a: Any, b: Any) -> Any:
     # Numba widens 32-bit products to 64 bits; murmur2 wants them cut.

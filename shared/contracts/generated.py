@@ -69,7 +69,7 @@ def features_schema(pipeline: Pipeline) -> Schema:
             _field(
                 "feature_hash",
                 "long",
-                "XXH64 of the feature vector as little-endian doubles, read as a signed number.",
+                "Upper 53 bits of XXH64 of the feature vector as little-endian doubles.",
             ),
             _field("features", _features(pipeline, pipeline.feature_names, "Features"), "In declared order."),
         ],

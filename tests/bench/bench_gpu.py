@@ -28,7 +28,7 @@ from services.inference.core.scoring import Scored, Scorer
 from services.inference.unit import ScoringUnit
 from shared.codec.batch import Batch, Floats, Strings
 from shared.codec.frame import frame_prefix
-from shared.codec.hashing import xxh64_rows
+from shared.codec.hashing import vector_hashes
 from shared.contracts.generated import features_schema
 from shared.contracts.pipeline import Pipeline, load_pipeline
 from shared.models.announcement import Announcement
@@ -140,7 +140,7 @@ def fill(producer: Producer, source: Table, pipeline: Pipeline, rows: int) -> No
             "event_id": Strings.of([b"%d-%d" % (number, i) for i in range(count)]),
             "key": Strings.of([b"k%d" % (i % 997) for i in range(count)]),
             "late": np.zeros(count, np.bool_),
-            "feature_hash": xxh64_rows(matrix).view(np.int64),
+            "feature_hash": vector_hashes(matrix),
         }
         columns |= dict.fromkeys(("event_time", "order_time", "source_offset", "input_offset"), index)
         columns |= dict.fromkeys(("source_partition", "input_partition"), np.full(count, number, np.int64))

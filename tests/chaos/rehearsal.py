@@ -16,10 +16,13 @@ from services.cli.script import write_script
 from services.cli.variants import write_variant
 from services.stack import embedded
 from services.stack.supervisor import RestartPolicy
-from shared.contracts.generated import features_schema
+from shared.contracts.generated import accepted_schema, features_schema, stage_schema
 from shared.contracts.pipeline import find_pipeline
+from shared.errors import Fatal
+from shared.kafka.reader import read_topic
 from shared.runtime.snapshots import SnapshotStore
 from shared.settings import home
+from shared.topics import ACCEPTED, stage_topic
 from tests.e2e.support import announce_quick_model
 
 FOREVER = 2**62
@@ -75,11 +78,45 @@ def rehearse(frame: pl.DataFrame, name: str, plan: Plan) -> Outcome:
     ):
         disturbance.wait()
         replay_ended()
-        journey.wait_for(journey.topic("features.v1"), len(sent), stall_s=90.0)
-        if plan.inference:
-            journey.wait_for(journey.topic("predictions.v1"), len(sent), stall_s=90.0)
+        try:
+            journey.wait_for(journey.topic("features.v1"), len(sent), stall_s=60.0)
+            if plan.inference:
+                journey.wait_for(journey.topic("predictions.v1"), len(sent), stall_s=60.0)
+        except Fatal as stall:
+            raise AssertionError(f"{stall}\n{whereabouts(journey, sent)}") from stall
         journey.rest(SETTLE_S)
     return _outcome(journey, plan, sent, disturbance.killed)
+
+
+def whereabouts(journey: Journey, sent: list[str]) -> str:
+    """How far each id came, the dead letters, and where each unit says it stands: for when something stalls."""
+    pipeline = journey.pipeline
+    lines = [f"committed: {journey.committed()}"]
+    for stage in range(len(pipeline.entities)):
+        topic = ACCEPTED if stage == 0 else stage_topic(pipeline.entities[stage].name)
+        schema = accepted_schema(pipeline) if stage == 0 else stage_schema(pipeline, stage - 1)
+        columns = [
+            "event",
+            f"event.{pipeline.event.id}",
+            "progress",
+            "progress.idle",
+            "unit",
+            "order_time",
+            "late",
+        ]
+        rows = journey.rows(topic.of(pipeline.name), schema, [*columns, "input_partition", "input_offset"])
+        events = rows.take(rows["event"].array)
+        found = texts(events[f"event.{pipeline.event.id}"].strings)
+        lines.append(f"{topic.name}: {exactly_once(sent, found)}; late {int(events['late'].array.sum())}")
+        words = rows.take(rows["progress"].array)
+        last = {}
+        for at in range(words.rows):
+            place = (int(words["input_partition"].array[at]), int(words["unit"].array[at]))
+            last[place] = (int(words["order_time"].array[at]), bool(words["progress.idle"].array[at]))
+        lines.append(f"  last word by (partition, unit): {last}")
+    dead = read_topic(journey.platform.kafka, journey.topic("dlq.v1"))
+    lines.append(f"dead letters: {sum(len(part) for part in dead)}")
+    return "\n".join(lines)
 
 
 def _environment(plan: Plan) -> dict[str, str]:

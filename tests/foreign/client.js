@@ -8,8 +8,7 @@
 import { randomUUID } from "node:crypto";
 import { parseArgs } from "node:util";
 
-import { SchemaRegistry, SchemaType } from "@kafkajs/confluent-schema-registry";
-import avro from "avsc";
+import { SchemaRegistry } from "@kafkajs/confluent-schema-registry";
 import { Kafka, Partitioners, logLevel } from "kafkajs";
 
 const BATCH = 100;
@@ -32,27 +31,7 @@ for (const name of ["bootstrap", "registry", "pipeline"]) {
   }
 }
 
-// Avro longs have 64 bits and JavaScript's numbers 53: what a number cannot hold becomes a BigInt.
-const longs = avro.types.LongType.__with({
-  fromBuffer: (bytes) => narrow(bytes.readBigInt64LE()),
-  toBuffer: (value) => {
-    const bytes = Buffer.alloc(8);
-    bytes.writeBigInt64LE(BigInt(value));
-    return bytes;
-  },
-  fromJSON: narrow,
-  toJSON: Number,
-  isValid: (value) => typeof value === "bigint" || Number.isSafeInteger(value),
-  compare: (one, other) => (one < other ? -1 : Number(one > other)),
-});
-
-function narrow(value) {
-  const number = Number(value);
-  return Number.isSafeInteger(number) ? number : BigInt(value);
-}
-
-const typeHook = (schema) => (schema === "long" || schema.type === "long" ? longs : undefined);
-const registry = new SchemaRegistry({ host: options.registry }, { [SchemaType.AVRO]: { typeHook } });
+const registry = new SchemaRegistry({ host: options.registry });
 const kafka = new Kafka({
   clientId: "foreign-client",
   brokers: options.bootstrap.split(","),

@@ -12,7 +12,7 @@ from services.features.core.labels import LabelReader
 from services.features.core.spec import LABEL, Aggregate, WindowSpec
 from services.features.core.windows import EVENT, LABEL_ROW, EntityWindows, WindowCounts
 from shared.codec.batch import Batch, Column, Floats, Mask, Strings
-from shared.codec.hashing import xxh64_rows
+from shared.codec.hashing import vector_hashes
 from shared.contracts.expressions import Expression, compile_expression
 from shared.contracts.generated import stage_schema
 from shared.contracts.pipeline import Pipeline
@@ -162,7 +162,7 @@ class FeatureFold:
             "key": Column(events[f"event.{event.key}"].values),
             "event_time": Column(events[f"event.{event.time}"].values),
             **{name: events[name] for name in _LINEAGE},
-            "feature_hash": Column(xxh64_rows(matrix).view(np.int64)),
+            "feature_hash": Column(vector_hashes(matrix)),
             **{f"features.{name}": Column(matrix[:, at]) for at, name in enumerate(names)},
         }
         return Batch(columns, events.rows)
