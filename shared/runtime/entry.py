@@ -105,6 +105,7 @@ def run(start: Start, stage: Stage, slot: int, settings: RuntimeSettings) -> Non
     letters = DeadLetterWriter(
         stage.service, topic, platform_schema("dead_letter"), frame_prefix(start.schema_ids[topic])
     )
+    told = MetricsPublisher(start, stage, slot)
     context = Context(
         kafka=start.platform.kafka,
         slot=slot,
@@ -113,7 +114,7 @@ def run(start: Start, stage: Stage, slot: int, settings: RuntimeSettings) -> Non
         tuning=settings.tuning(),
         health=health,
         seen=Instruments.on(start.metrics),
-        tell=MetricsPublisher(start, stage, slot),
+        tell=told,
     )
     worker = Worker(stage, context)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -122,6 +123,7 @@ def run(start: Start, stage: Stage, slot: int, settings: RuntimeSettings) -> Non
     try:
         worker.run()
     finally:
+        told.close()
         server.shutdown()
         note.unlink(missing_ok=True)
 
@@ -153,6 +155,13 @@ class MetricsPublisher:
                 continue
             self._producer.produce(self._topic, self._encode(name, labels, value, now), self._stage.name)
         self._producer.poll(0)
+
+    def close(self) -> None:
+        """Send the last values, for a second at the most."""
+        self()
+        self._producer.flush(1.0)
+        self._producer.purge()
+        self._producer.flush(1.0)
 
     def _encode(self, name: str, labels: dict[str, str], value: float, now: int) -> bytes:
         buffer = io.BytesIO()
