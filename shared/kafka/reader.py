@@ -78,6 +78,7 @@ def read_ranges(
     """Yield all committed records of each `(topic, partition): (from, to)` range, `to` not included.
 
     Raises:
+        UnreadableBatch: the client cannot go on there; everything before it has been yielded.
         Retry: nothing came for a minute, or the broker reports an error.
     """
     left = {place: end for place, (start, end) in ranges.items() if start < end}
@@ -91,24 +92,29 @@ def read_ranges(
             last = time.monotonic()
         elif time.monotonic() - last > STALL_S:
             raise Retry(f"no records for {STALL_S:.0f} s from {sorted(left)}")
-        yield from to_polled(_within(messages, left), reads)
+        good, broken = _within(messages, left)
+        yield from to_polled(good, reads)
+        if broken is not None:
+            raise broken
     consumer.unassign()
 
 
-def _within(messages: list[Message], left: dict[tuple[str, int], int]) -> list[Message]:
-    """The records inside their range; strikes out of `left` what has come to its end.
+def _within(
+    messages: list[Message], left: dict[tuple[str, int], int]
+) -> tuple[list[Message], UnreadableBatch | None]:
+    """The records inside their range, up to a batch that cannot be read; strikes out of `left` what has ended.
 
     The end is known by a record at or behind it, or by the client's word that the partition ends there:
     what stands last can be a transaction's marker, which is never handed out.
     """
-    good = []
+    good: list[Message] = []
     for message in messages:
         error = message.error()
         place = (message.topic() or "", message.partition() or 0)
         at = message.offset() or 0
         end = left.get(place)
         if error is not None and error.code() in CANNOT_READ:
-            raise UnreadableBatch(place[0], place[1], error.str())
+            return good, UnreadableBatch(place[0], place[1], error.str())
         if error is not None and error.code() != KafkaError._PARTITION_EOF:
             raise Retry(f"reading {place[0]}/{place[1]}: {error}")
         if end is None:
@@ -117,7 +123,7 @@ def _within(messages: list[Message], left: dict[tuple[str, int], int]) -> list[M
             good.append(message)
         if at >= (end if error is not None else end - 1):
             del left[place]
-    return good
+    return good, None
 
 
 def read_topic(
