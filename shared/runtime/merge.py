@@ -71,7 +71,9 @@ def _merge(  # noqa: C901 - one loop, kept whole for the compiler
         s = source[row]
         if row >= held:
             if kind[row] == IDLE:
+                # An idle source has come somewhere too: whether it said so before must leave no trace.
                 idle[s] = 1
+                marks[s] = max(marks[s], time[row])
             else:
                 idle[s] = 0
                 if kind[row] >= PROGRESS:

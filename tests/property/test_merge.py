@@ -34,6 +34,7 @@ class Naive:
         kind, source, time, offset = row
         if kind == IDLE:
             self.idle.add(source)
+            self.marks[source] = max(self.marks.get(source, NEVER), time)
         else:
             self.idle.discard(source)
             mark = self.marks.get(source, NEVER)
@@ -84,6 +85,14 @@ def fold(merge: Merge, found: list[Row], cuts: list[int]) -> list[tuple[int, int
         if start < end:
             out += told(merge.push(batch(found[start:end])))
     return out
+
+
+def test_going_idle_at_once_or_after_a_word_is_the_same() -> None:
+    words: list[list[Row]] = [[(IDLE, 0, 7, 0)], [(PROGRESS, 0, 7, 0), (IDLE, 0, 7, 1)]]
+    one, other = Merge(2), Merge(2)
+    one.push(batch(words[0]))
+    other.push(batch(words[1]))
+    assert one.marks.tolist() == other.marks.tolist()
 
 
 @given(rows, st.lists(st.integers(0, 60), max_size=5))

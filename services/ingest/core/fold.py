@@ -39,7 +39,7 @@ class SourceState:
 
     def digest(self) -> bytes:
         """sha256 over all of it."""
-        place = f"{self.spec.topic}:{self.order_ms}:{self.next_offset};{self.seen.digest()}"
+        place = f"{self.spec.kind}:{self.order_ms}:{self.next_offset};{self.seen.digest()}"
         return hashlib.sha256(place.encode()).digest()
 
 
