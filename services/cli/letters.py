@@ -21,6 +21,7 @@ from shared.errors import Refused, Retry
 from shared.kafka.reader import open_reader, partitions_of, read_topic
 from shared.kafka.transactions import producer_config
 from shared.runtime.deadletters import ATTEMPT_HEADER
+from shared.runtime.incidents import UNREADABLE
 from shared.runtime.polled import Headers
 from shared.settings import KafkaSettings
 from shared.topics import DLQ, EVENTS, LABELS
@@ -78,11 +79,17 @@ def without_marks(letters: Iterable[Letter]) -> Iterator[tuple[Letter, bool]]:
 
 
 def waiting(letters: Iterable[Letter], reason: str | None, numbers: Sequence[int] = ()) -> list[Letter]:
-    """The letters not yet sent again, those of `reason` and `numbers` only where these are given."""
+    """The letters not yet sent again, those of `reason` and `numbers` only where these are given.
+
+    The word on a batch that could not be read has nothing to send.
+    """
     return [
         letter
         for letter, done in without_marks(letters)
-        if not done and reason in (None, letter.reason) and (not numbers or letter.number in numbers)
+        if not done
+        and letter.reason != UNREADABLE
+        and reason in (None, letter.reason)
+        and (not numbers or letter.number in numbers)
     ]
 
 
