@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from shared.runtime.merge import EVENT
 from shared.runtime.tables import Table
 from shared.runtime.unit import Out
 from shared.settings import home
-from shared.topics import EVENTS, PREDICTIONS
+from shared.topics import ACCEPTED, EVENTS, PREDICTIONS
 
 ONE_ENTITY = "customer"
 
@@ -66,17 +67,16 @@ def declare(one_entity: bool, partitions: int, order: str = "event") -> Path:
 
 def _with_one_entity(text: str) -> str:
     """Without the other entities' tables and features."""
-    blocks = text.split("\n[[")
-    kept = [block for block in blocks if not (_is_entity(block) or _is_feature_of_another(block))]
-    return "\n[[".join(kept)
+    blocks = re.split(r"\n(?=\[)", text)
+    return "\n".join(b for b in blocks if not (_is_another_entity(b) or _is_feature_of_another(b)))
 
 
-def _is_entity(block: str) -> bool:
-    return block.startswith("entity]]") and f'name = "{ONE_ENTITY}"' not in block
+def _is_another_entity(block: str) -> bool:
+    return block.startswith("[[entity]]") and f'name = "{ONE_ENTITY}"' not in block
 
 
 def _is_feature_of_another(block: str) -> bool:
-    return block.startswith("feature]]") and "entity =" in block and f'entity = "{ONE_ENTITY}"' not in block
+    return block.startswith("[[feature]]") and "entity =" in block and f'entity = "{ONE_ENTITY}"' not in block
 
 
 def prepare(events: int, folder: Path) -> Prepared:
@@ -125,12 +125,14 @@ def _usage(journey: Journey) -> _Usage:
 def over_backlog(prepared: Prepared, out: str, only: Sequence[str] | None = None) -> dict[str, Any]:
     """Let services work off what lies before them; events/s from the first record out to the last.
 
-    Start-up does not count: the clock runs from the moment when a twentieth is out.
+    Start-up does not count: the clock runs from the moment when a twentieth is out. Into accepted.v1 the
+    labels count too.
     """
     journey = replace_only(prepared.journey, only)
     topic = journey.topic(out)
     watch = Watch(journey.platform.kafka, topic)
-    head, total = prepared.events // 20, prepared.events
+    total = len(prepared.script) if out == ACCEPTED.name else prepared.events
+    head = total // 20
     with journey:
         _until(watch, head, journey)
         usage = _usage(journey)
