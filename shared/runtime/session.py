@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from shared.errors import Fatal, Retry
 from shared.kafka.columns import to_polled
 from shared.kafka.config import client_config
-from shared.kafka.reader import CANNOT_READ, LIMITS
+from shared.kafka.reader import CANNOT_READ, LIMITS, bounds
 from shared.kafka.transactions import PlainSink, Sink, TransactionalSink
 from shared.kafka.unreadable import find_unreadable
 from shared.runtime.context import Context, backoff
@@ -212,16 +212,28 @@ class Session:
         held.incidents.add(found, at)
         held.positions[topic] = found.next_offset
         held.unit.at_end(topic, False)
+        self._move(topic, number, found.next_offset)
+
+    def _stand(self, topic: str, number: int) -> None:
+        """Go on from where the unit stands: behind a broken batch the client may ask for offsets of garbage."""
+        held = self._held.get(number)
+        if held is None:
+            return
+        at = held.positions[topic]
+        if at < bounds(self._clients()[1], topic, number)[0]:
+            raise Fatal(f"records of {topic}/{number} from offset {at} on were deleted before they were read")
+        self._move(topic, number, at)
+
+    def _move(self, topic: str, number: int, offset: int) -> None:
         try:
-            self._clients()[1].seek(TopicPartition(topic, number, found.next_offset))
+            self._clients()[1].seek(TopicPartition(topic, number, offset))
         except KafkaException as error:
             raise Retry(f"{topic}/{number} could not be moved: {error.args[0]}") from error
 
     def _client_error(self, message: Message, error: KafkaError) -> None:
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
-            raise Fatal(
-                f"records of {message.topic()}/{message.partition()} were deleted before they were read"
-            )
+            self._stand(message.topic() or "", message.partition() or 0)
+            return
         if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION):
             raise Fatal(f"{message.topic()} is gone or has fewer partitions: {error}")
         if error.fatal():
