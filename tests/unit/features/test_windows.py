@@ -113,6 +113,30 @@ def test_memory_is_bounded_by_what_windows_hold_for_a_hot_entity() -> None:
     assert windows.nbytes() < 3_000_000
 
 
+def test_memory_is_bounded_when_different_values_are_counted() -> None:
+    windows = EntityWindows([WindowSpec(Aggregate.DISTINCT, 0, 1000)], 0, 0, 1)
+    for at in range(0, 200_000, 2000):
+        values = np.arange(at, at + 2000)
+        out = windows.step(
+            np.zeros(2000, np.uint8),
+            Strings.repeated(b"hot", 2000),
+            values,
+            Strings.repeated(b"", 2000),
+            np.empty((2000, 0)),
+            [Column(values)],
+        )
+    assert out[-1, 0] == 1000.0
+    assert windows.nbytes() < 500_000
+
+
+def test_a_label_of_an_event_that_is_gone_but_still_in_memory_is_dropped() -> None:
+    windows = EntityWindows([WindowSpec(Aggregate.RATE, LABEL, 10)], 0, 0, unit_horizon_ms=20)
+    label = Row(b"a", 0, b"1", label=1)
+    step(windows, [Row(b"a", 0, b"1"), Row(b"b", 100, b"2"), label, label], 0, 0)
+    counts = windows.counts()
+    assert (counts.labels_attached, counts.labels_duplicate, counts.labels_expired) == (0, 0, 2)
+
+
 def test_memory_is_bounded_when_entities_come_and_go() -> None:
     names = Strings.of([b"%d" % n for n in range(200_000)])
     windows, _ = _many(200_000, names, np.arange(200_000) * (HOUR // 10))
