@@ -54,9 +54,13 @@ class Gate:
         while True:
             try:
                 near, _ = door.accept()
+            except OSError:
+                return  # shut
+            try:
                 far = socket.create_connection(self._target)
             except OSError:
-                return
+                near.close()
+                continue
             with self._lock:
                 self._links += [near, far]
             for one, other in ((near, far), (far, near)):
