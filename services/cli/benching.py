@@ -1,20 +1,23 @@
 """The parts of the benchmark: a prepared pipeline, a run over a backlog, and what the processes used."""
 
+import json
 import os
 import platform
 import re
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import psutil
 from confluent_kafka import Consumer, TopicPartition
 
 from schemas import platform_schema
-from services.cli.journey import Journey, Watch
+from services.cli.journey import Journey
 from services.cli.latency import LatencyProbe, percentiles
 from services.cli.live import send_live
 from services.cli.payments import World, payments
@@ -25,6 +28,7 @@ from services.stack import embedded
 from shared.codec.batch import Strings
 from shared.contracts.pipeline import find_pipeline
 from shared.kafka.columns import to_polled
+from shared.kafka.reader import open_reader, partitions_of, read_topic
 from shared.kafka.transactions import TransactionalSink
 from shared.runtime.merge import EVENT
 from shared.runtime.tables import Table
@@ -114,50 +118,115 @@ def _cpu_s(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def _usage(journey: Journey) -> _Usage:
-    found = {n: psutil.Process(pid) for n, pid in journey.supervisor.alive().items() if pid is not None}
+def _usage(journeys: Sequence[Journey]) -> _Usage:
+    alive = {n: pid for each in journeys for n, pid in each.supervisor.alive().items()}
+    found = {n: psutil.Process(pid) for n, pid in alive.items() if pid is not None}
     broker = next((p.pid for p in embedded.status(home()) if p.name == "kafka"), None)
     if broker is not None:
         found["broker"] = psutil.Process(broker)
     return _Usage(found)
 
 
-def over_backlog(prepared: Prepared, out: str, only: Sequence[str] | None = None) -> dict[str, Any]:
-    """Let services work off what lies before them; events/s from the first record out to the last.
+class Gauge:
+    """The ends of a topic's partitions over time: what a reader would see come, without reading it.
 
-    Start-up does not count: the clock runs from the moment when a twentieth is out. Into accepted.v1 the
-    labels count too.
+    Reading a topic to count it would take a core from what is measured. Ends count a marker a transaction
+    besides the records, so figures are scaled by the records that were read afterwards.
+    """
+
+    def __init__(self, journey: Journey, topic: str) -> None:
+        self._reader = open_reader(journey.platform.kafka)
+        self._places = [TopicPartition(topic, p) for p in partitions_of(self._reader, topic)]
+        self._journey = journey
+        self.end = self._look()
+
+    def follow(self, journey: Journey) -> None:
+        """Stop waiting when this journey's services fail."""
+        self._journey = journey
+
+    def _look(self) -> int:
+        return sum(self._reader.get_watermark_offsets(place, timeout=30.0)[1] for place in self._places)
+
+    def until(self, count: int, stall_s: float = 120.0) -> float:
+        """Wait for an end of at least `count`; the moment at which it was seen."""
+        since = time.perf_counter()
+        while (now := self._look()) < count:
+            self._journey.supervisor.check()
+            if now != self.end:
+                self.end, since = now, time.perf_counter()
+            elif time.perf_counter() - since > stall_s:
+                raise TimeoutError(f"{self._places[0].topic} stands at {now} of {count}")
+            time.sleep(0.02)
+        self.end = now
+        return time.perf_counter()
+
+    def until_quiet(self, quiet_s: float = 1.0) -> float:
+        """Wait until nothing has come for `quiet_s`; the moment of the last change."""
+        last = time.perf_counter()
+        while time.perf_counter() - last < quiet_s:
+            time.sleep(0.02)
+            now = self._look()
+            if now != self.end:
+                self.end, last = now, time.perf_counter()
+        return last
+
+
+def over_backlog(prepared: Prepared, out: str, only: Sequence[str] | None = None) -> dict[str, Any]:
+    """Let services work off what lies before them; events/s from a twentieth of the way to the end.
+
+    All services but the first start and become ready before the first begins, so that start-up does not count.
+    Into accepted.v1 the labels count too.
     """
     journey = replace_only(prepared.journey, only)
-    topic = journey.topic(out)
-    watch = Watch(journey.platform.kafka, topic)
     total = len(prepared.script) if out == ACCEPTED.name else prepared.events
-    head = total // 20
-    with journey:
-        _until(watch, head, journey)
-        usage = _usage(journey)
+    gauge = Gauge(journey, journey.topic(out))
+    later = ["features", "inference"] if only is None else []
+    with ExitStack() as running:
+        if later:
+            running.enter_context(waiting := replace_only(journey, later))
+            wait_ready(waiting)
+        running.enter_context(first := replace_only(journey, ["ingest"] if later else only))
+        gauge.follow(first)
+        began = gauge.until(total // 20)
+        usage = _usage([first, waiting] if later else [first])
         usage.begin()
-        began, counted = time.perf_counter(), watch.poll(0.0)
-        _until(watch, total, journey)
-        took = time.perf_counter() - began
-        used = usage.end(total - counted)
-    watch.close()
-    return {"events_per_second": round((total - counted) / took), "seconds": round(took, 2), "parts": used}
+        counted = gauge.end
+        gauge.until(total)
+        took = gauge.until_quiet() - began
+        used = usage.end(round(total * (1 - counted / gauge.end)))
+    records = sum(len(part) for part in read_topic(journey.platform.kafka, journey.topic(out)))
+    done = records * (gauge.end - counted) / gauge.end
+    return {"events_per_second": round(done / took), "seconds": round(took, 2), "parts": used}
+
+
+def wait_ready(journey: Journey, limit_s: float = 180.0) -> None:
+    """Wait until every worker is ready and inference has a model."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        journey.supervisor.check()
+        notes = list((home() / "run").glob(f"{journey.pipeline.name}.*.json"))
+        if len(notes) == len(journey.supervisor.alive()) and all(_is_ready(note) for note in notes):
+            return
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{journey.pipeline.name}: not every worker became ready")
+        time.sleep(0.1)
+
+
+def _is_ready(note: Path) -> bool:
+    try:
+        url = json.loads(note.read_text())["url"]
+        ready = httpx.get(f"{url}/readyz", timeout=2.0).status_code == 200
+        if "inference" not in note.name:
+            return ready
+        metrics = httpx.get(f"{url}/metrics", timeout=2.0).text
+        return ready and "millrace_model_version 0.0" not in metrics
+    except (OSError, ValueError, httpx.HTTPError):
+        return False
 
 
 def replace_only(journey: Journey, only: Sequence[str] | None) -> Journey:
     """The same journey with these services alone."""
     return Journey(journey.folder, journey.workers, journey.environment, only)
-
-
-def _until(watch: Watch, count: int, journey: Journey, stall_s: float = 60.0) -> None:
-    last, since = -1, time.monotonic()
-    while (now := watch.poll(0.05)) < count:
-        journey.supervisor.check()
-        if now > last:
-            last, since = now, time.monotonic()
-        elif time.monotonic() - since > stall_s:
-            raise TimeoutError(f"stands at {now} of {count}")
 
 
 def latency(prepared: Prepared, rate: float, seconds: float) -> dict[str, float]:
@@ -171,6 +240,7 @@ def latency(prepared: Prepared, rate: float, seconds: float) -> dict[str, float]
     topic = journey.topic(PREDICTIONS.name)
     table = Table.of(topic, journey.schema_ids[topic], platform_schema("prediction"))
     with journey:
+        wait_ready(journey)
         _warm(journey, table, live.take(np.arange(min(2_000, wanted))))
         with LatencyProbe(journey.platform.kafka, table) as probe:
             sent = send_live(journey, live.take(np.arange(2_000, wanted)), rate)

@@ -5,6 +5,7 @@ Between two turns nothing is open: a rebalance, a signal or a kill finds either 
 after.
 """
 
+import gc
 import threading
 import time
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from shared.kafka.reader import CANNOT_READ, LIMITS, bounds
 from shared.kafka.transactions import PlainSink, Sink, TransactionalSink
 from shared.kafka.unreadable import find_unreadable
 from shared.runtime.context import Context, backoff
+from shared.runtime.flight import Cargo, Flight
 from shared.runtime.fuse import Fuse
 from shared.runtime.incidents import Incidents
 from shared.runtime.polled import Polled
@@ -52,7 +54,7 @@ class Session:
         self._held: dict[int, Held] = {}
         self._pending: dict[int, Emission] = {}
         self._failure: Exception | None = None
-        self._sink: Sink | None = None
+        self._flight: Flight | None = None
         self._consumer: Consumer | None = None
         self._last_commit = 0.0
         self._last_told = 0.0
@@ -61,7 +63,7 @@ class Session:
     def run(self, stop: threading.Event) -> None:
         """Turn until `stop`; then commit what is open, save the state and leave the group."""
         consumer = self._consumer = Consumer(self._consumer_config())
-        self._sink = self._make_sink(consumer)
+        self._flight = Flight(self._make_sink(consumer), self._landed)
         consumer.subscribe(
             list(self._stage.inputs), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
         )
@@ -82,6 +84,7 @@ class Session:
             if failed:
                 stop.wait(min(backoff(failed), 1.0))
         self._commit()
+        self._settle()
         self._save_all()
 
     def close(self) -> None:
@@ -89,8 +92,8 @@ class Session:
         if self._consumer is not None:
             self._held.clear()
             self._consumer.close()
-        if self._sink is not None:
-            self._sink.close()
+        if self._flight is not None:
+            self._flight.close()
 
     def _make_sink(self, consumer: Consumer) -> Sink:
         kafka, compression = self._context.kafka, self._stage.compression
@@ -140,6 +143,7 @@ class Session:
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         try:
             self._commit()
+            self._settle()
             self._save_all()
         except Exception as failure:  # as above
             self._failure = failure
@@ -302,12 +306,17 @@ class Session:
     # Commit.
 
     def _commit_when_due(self) -> None:
+        """Commit what is pending; while a transaction is under way, rows gather for the next one."""
+        pending = sum(len(out.values) for emission in self._pending.values() for out in emission.outs)
+        if self._flight is not None and self._flight.busy and pending < self._tuning.most_pending:
+            return
         data = any(emission.outs or emission.dead for emission in self._pending.values())
         if data or time.monotonic() - self._last_commit >= self._tuning.progress_interval_s:
             self._commit()
 
     def _commit(self) -> None:
-        """Write everything that is pending, and where the units have come to, in one transaction."""
+        """Send off everything that is pending, and where the units have come to, in one transaction."""
+        self._settle()
         outs: list[Out] = []
         dead: list[DeadLetter] = []
         offsets = []
@@ -321,47 +330,58 @@ class Session:
         for held in self._held.values():
             outs += held.unit.progress()
         self._last_commit = time.monotonic()
+        emissions, self._pending = self._pending, {}
         if not outs and not dead and not offsets:
-            self._pending.clear()
             return
         outs += self._context.letters.outs(dead)
-        started = time.perf_counter()
-        sink, consumer = self._clients()
-        sink.commit(outs, offsets, consumer.consumer_group_metadata())
-        self._seen.commit_seconds.observe(time.perf_counter() - started)
-        self._committed(outs, dead)
+        flight, consumer = self._clients()
+        flight.start(Cargo(outs, dead, emissions), offsets, consumer.consumer_group_metadata())
 
-    def _clients(self) -> tuple[Sink, Consumer]:
-        if self._sink is None or self._consumer is None:
+    def _settle(self) -> None:
+        if self._flight is not None:
+            self._flight.settle()
+
+    def _clients(self) -> tuple[Flight, Consumer]:
+        if self._flight is None or self._consumer is None:
             raise Fatal("committed before the clients were there")
-        return self._sink, self._consumer
+        return self._flight, self._consumer
 
-    def _committed(self, outs: list[Out], dead: list[DeadLetter]) -> None:
+    def _landed(self, cargo: Cargo, seconds: float) -> None:
+        """A transaction stands."""
         self.commits += 1
         self._seen.commits.inc()
-        for out in outs:
+        self._seen.commit_seconds.observe(seconds)
+        for out in cargo.outs:
             self._seen.outputs.labels(out.topic).inc(len(out.values))
-        for letter in dead:
+        for letter in cargo.dead:
             self._seen.dead_letters.labels(letter.reason).inc()
-        for number, emission in self._pending.items():
-            self._held[number].next_offsets |= emission.next_offsets
+        for number, emission in cargo.emissions.items():
+            if number in self._held:  # not if the partition was lost meanwhile
+                self._held[number].next_offsets |= emission.next_offsets
             for hook in emission.after_commit:
                 hook()
-        self._pending.clear()
 
     # State and metrics.
 
     def _housekeeping(self) -> None:
         now = time.monotonic()
-        if not self._stage.stateless and not self._pending:
-            for number, held in self._held.items():
-                due = now - held.saved_at > self._tuning.snapshot_interval_s
-                if held.rows >= self._tuning.snapshot_records or (due and held.rows):
-                    self._save(number, held)
+        if not self._stage.stateless:
+            due = [number for number, held in self._held.items() if self._is_due(held, now)]
+            if due:  # a state is saved with the offsets that stand
+                self._commit()
+                self._settle()
+            for number in due:
+                self._save(number, self._held[number])
         if now - self._last_told > self._tuning.metrics_interval_s:
             self._last_told = now
+            gc.collect(0)
             self._measure()
             self._context.tell()
+
+    def _is_due(self, held: Held, now: float) -> bool:
+        """Whether a state has changed enough, or long enough ago; rows that wait are not in it yet."""
+        late = now - held.saved_at > self._tuning.snapshot_interval_s
+        return not held.waiting and (held.rows >= self._tuning.snapshot_records or (late and held.rows > 0))
 
     def _save_all(self) -> None:
         if not self._stage.stateless:

@@ -18,6 +18,8 @@ class Tuning:
     """How long a poll waits for more; 2 ms melts down at 10,000 events/s."""
     progress_interval_s: float = 0.02
     """Least time between two transactions that carry only progress."""
+    most_pending: int = 20_000
+    """Records that may gather while a transaction is under way; then the loop waits for it."""
     snapshot_records: int = 500_000
     """Records of one unit after which its state is saved: bounds the replay after a restart."""
     snapshot_interval_s: float = 30.0
