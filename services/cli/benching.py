@@ -172,10 +172,11 @@ class Gauge:
 
 
 def over_backlog(prepared: Prepared, out: str, only: Sequence[str] | None = None) -> dict[str, Any]:
-    """Let services work off what lies before them; events/s from a twentieth of the way to the end.
+    """Let services work off what lies before them; start-up does not count.
 
-    All services but the first start and become ready before the first begins, so that start-up does not count.
-    Into accepted.v1 the labels count too.
+    One service alone is timed from a twentieth of its outputs to the last. All together are timed from the first
+    record on accepted.v1 to the last prediction: the later services are ready before ingest begins. Into
+    accepted.v1 the labels count too.
     """
     journey = replace_only(prepared.journey, only)
     total = len(prepared.script) if out == ACCEPTED.name else prepared.events
@@ -187,7 +188,11 @@ def over_backlog(prepared: Prepared, out: str, only: Sequence[str] | None = None
             wait_ready(waiting)
         running.enter_context(first := replace_only(journey, ["ingest"] if later else only))
         gauge.follow(first)
-        began = gauge.until(total // 20)
+        if later:
+            door = Gauge(first, journey.topic(ACCEPTED.name))
+            began = door.until(door.end + 1)
+        else:
+            began = gauge.until(total // 20)
         usage = _usage([first, waiting] if later else [first])
         usage.begin()
         counted = gauge.end

@@ -43,7 +43,7 @@ class LatencyProbe:
             self._thread.join()
 
     def _run(self) -> None:
-        reader = open_reader(self.kafka)
+        reader = open_reader(self.kafka, **{"fetch.wait.max.ms": 5})
         topic = self.table.topic
         ends = {p: bounds(reader, topic, p)[1] for p in partitions_of(reader, topic)}
         reader.assign([TopicPartition(topic, p, end) for p, end in ends.items()])

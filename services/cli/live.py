@@ -20,6 +20,8 @@ from shared.topics import EVENTS
 Ints = npt.NDArray[np.int64]
 # Events are sent in small groups, as they fall due within this time.
 TICK_S = 0.001
+# A producer that has just started waits for its connections and its id; a business system's runs already.
+CONNECT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ def send_live(journey: Journey, events: Batch, rate: float) -> Sent:
             firsts.setdefault(message.partition() or 0, message.offset() or 0)
 
     producer = Producer(producer_config(journey.platform.kafka, "none"))
+    producer.list_topics(topic, timeout=30.0)
+    time.sleep(CONNECT_S)
     sent: dict[int, list[int]] = defaultdict(list)
     started, done = time.perf_counter(), 0
     while done < events.rows:

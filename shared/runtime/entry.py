@@ -123,6 +123,9 @@ def run(start: Start, stage: Stage, slot: int, settings: RuntimeSettings) -> Non
     note = _tell_address(stage, slot, settings.health_host, server.server_port)
     # A message is an object that the cycle collector tracks: left alone it takes a third of the loop's time and
     # finds nothing. The loop makes no cycles; what libraries make is collected now and then.
+    # Two threads take turns: the loop, and the one that writes its transactions. Python's five milliseconds a turn
+    # would be most of a transaction.
+    sys.setswitchinterval(0.0005)
     gc.freeze()
     gc.disable()
     try:
