@@ -46,11 +46,14 @@ def _measure(events: int, seconds: float, partitions: int) -> dict[str, Any]:
     from services.cli import benching
 
     def prepared(one_entity: bool, order: str = "event", count: int = events) -> benching.Prepared:
-        made = benching.prepare(count, benching.declare(one_entity, partitions, order))
+        # With one entity nothing asks for labels; with two, each event's label comes through as well.
+        made = benching.prepare(count, benching.declare(one_entity, partitions, order), not one_entity)
         made.journey.replay(made.script)
         return made
 
     found: dict[str, Any] = {"machine": benching.machine(), "events": events, "partitions": partitions}
+    _say("warming up the broker")
+    benching.over_backlog(prepared(True, count=events // 2), "predictions.v1")
     one = prepared(True)
     _say("peer: a bare transactional loop")
     found["peer"] = {"pass_through": benching.pass_through(one)}

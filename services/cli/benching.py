@@ -37,6 +37,8 @@ from shared.settings import home
 from shared.topics import ACCEPTED, EVENTS, PREDICTIONS
 
 ONE_ENTITY = "customer"
+# Seconds at the measured rate before latencies count.
+WARM_S = 4.0
 
 
 def machine() -> dict[str, Any]:
@@ -83,11 +85,11 @@ def _is_feature_of_another(block: str) -> bool:
     return block.startswith("[[feature]]") and "entity =" in block and f'entity = "{ONE_ENTITY}"' not in block
 
 
-def prepare(events: int, folder: Path) -> Prepared:
-    """Declare, write the script of `events` payments, announce a model."""
+def prepare(events: int, folder: Path, labels: bool = True) -> Prepared:
+    """Declare, write the script of `events` payments, with a label behind each or alone, announce a model."""
     journey = Journey(folder)
     world = World(customers=5_000, terminals=10_000, days=1 + events // 9_000)
-    script = write_script(payments(world), journey.pipeline, 7 * 86_400_000)
+    script = write_script(payments(world), journey.pipeline, 7 * 86_400_000 if labels else None)
     end = int(np.flatnonzero(script.kind == EVENT)[events - 1]) + 1
     announce_untrained(journey)
     return Prepared(journey, cut(script, 0, end), events)
@@ -238,7 +240,7 @@ def latency(prepared: Prepared, rate: float, seconds: float) -> dict[str, float]
     """Milliseconds from an event's entry to its committed prediction at `rate` events a second."""
     journey = prepared.journey
     events = prepared.script.events
-    wanted = int(rate * seconds)
+    wanted = int(rate * (seconds + WARM_S))
     rows = np.arange(wanted) % events.rows
     ids = Strings.of([f"{rate:.0f}-{i}".encode() for i in range(wanted)])
     live = events.take(rows).having(**{journey.pipeline.event.id: ids})
@@ -246,19 +248,20 @@ def latency(prepared: Prepared, rate: float, seconds: float) -> dict[str, float]
     table = Table.of(topic, journey.schema_ids[topic], platform_schema("prediction"))
     with journey:
         wait_ready(journey)
-        _warm(journey, table, live.take(np.arange(min(2_000, wanted))))
+        warm = int(rate * WARM_S)
+        _warm(journey, table, live.take(np.arange(warm)), rate)
         with LatencyProbe(journey.platform.kafka, table) as probe:
-            sent = send_live(journey, live.take(np.arange(2_000, wanted)), rate)
+            sent = send_live(journey, live.take(np.arange(warm, wanted)), rate)
             deadline = time.monotonic() + 30.0
             while probe.count < sent.events and time.monotonic() < deadline:
                 time.sleep(0.05)
     return {**percentiles(probe.milliseconds(sent.sent_ns, sent.first_offset)), "events": probe.count}
 
 
-def _warm(journey: Journey, table: Table, events: Any) -> None:
+def _warm(journey: Journey, table: Table, events: Any, rate: float) -> None:
     """The first events pay for start-up; they are sent and answered before the clock runs."""
     with LatencyProbe(journey.platform.kafka, table) as probe:
-        send_live(journey, events, 500.0)
+        send_live(journey, events, rate)
         deadline = time.monotonic() + 60.0
         while probe.count < events.rows and time.monotonic() < deadline:
             time.sleep(0.05)
