@@ -24,7 +24,7 @@ from shared.models.announcement import Announcement
 from shared.models.loading import LoadedModel, check_manifest, load_model
 from shared.models.probe import Limits, probe
 from shared.models.safety import check_safetensors
-from shared.models.signing import KeyFolder
+from shared.models.signing import KeyFolder, LiveKeys
 from shared.runtime.entry import RuntimeSettings, Start, guarded, prepare, run
 from shared.runtime.stage import Stage
 from shared.runtime.tables import Table
@@ -46,7 +46,7 @@ def build(start: Start, slot: int, settings: InferenceSettings) -> Stage:
     follower = Follower(
         kafka=start.platform.kafka,
         table=_table(start, MODELS.of(pipeline.name), platform_schema("model")),
-        registry=Registry(pipeline.model.name, pipeline.feature_fingerprint, _keys(settings).trusted()),
+        registry=Registry(pipeline.model.name, pipeline.feature_fingerprint, LiveKeys(_keys(settings))),
         prove=_prover(start, settings),
         recent=lambda: fold.recent,
         tell=audit,

@@ -6,7 +6,7 @@ inference workers obey. Losing the folder means that nothing can be released her
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
@@ -130,3 +130,25 @@ def _write_once(path: Path, data: bytes, mode: int) -> None:
         return
     finally:
         temporary.unlink()
+
+
+class LiveKeys(Mapping[str, Ed25519PublicKey]):
+    """The trusted keys of a folder as it is now: a key that is not known yet is looked for again.
+
+    A worker may start before the first key exists, and a new one must not need a restart.
+    """
+
+    def __init__(self, folder: KeyFolder) -> None:
+        self._folder = folder
+        self._known: dict[str, Ed25519PublicKey] = folder.trusted()
+
+    def __getitem__(self, key_id: str) -> Ed25519PublicKey:
+        if key_id not in self._known:
+            self._known = self._folder.trusted()
+        return self._known[key_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
