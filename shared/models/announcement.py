@@ -12,9 +12,15 @@ from shared.models.safety import ModelRefused
 
 RELEASE = "release"
 ROLLBACK = "rollback"
+CANDIDATE, VALIDATED, AWAITING = "candidate", "validated", "awaiting"
+SHADOW, CANARY, CHAMPION = "shadow", "canary", "champion"
+RETIRED, REJECTED, ROLLED_BACK = "retired", "rejected", "rolled_back"
+STATES = (CANDIDATE, VALIDATED, AWAITING, SHADOW, CANARY, CHAMPION, RETIRED, REJECTED, ROLLED_BACK)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _DOMAIN = b"millrace.model.announcement.v1\n"
+# Came later: left out of the signed form where they say what their absence had said, so that old signatures hold.
+_LATER: dict[str, object] = {"state": CHAMPION, "share": 1.0, "reason": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +38,21 @@ class Announcement:
     expires_at: int | None = None
     key_id: str = ""
     signature: bytes = b""
+    state: str = CHAMPION
+    share: float = 1.0
+    reason: str = ""
 
     def canonical(self) -> bytes:
         """What is signed: every field but the signature, behind the contract's name."""
         fields = asdict(replace(self, signature=b""))
         del fields["signature"]
+        for field, absent in _LATER.items():
+            if fields[field] == absent:
+                del fields[field]
         return _DOMAIN + json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
 
     def check(self) -> None:
-        """Refuse what no honest writer says: a location, a digest that is no sha256, an unknown kind."""
+        """Refuse what no honest writer says: a location, a digest that is no sha256, an unknown kind or state."""
         if self.location is not None:
             raise ModelRefused(
                 "location.forbidden",
@@ -55,6 +67,8 @@ class Announcement:
                 ("feature_fingerprint", _SHA256.match(self.feature_fingerprint)),
                 ("sequence", self.sequence >= 1),
                 ("kind", self.kind in (RELEASE, ROLLBACK)),
+                ("state", self.state in STATES),
+                ("share", 0.0 < self.share <= 1.0),
             )
             if not right
         ]
@@ -71,43 +85,24 @@ def announcements(batch: Batch) -> list[Announcement]:
     located, expiring = batch["location"].mask(), batch["expires_at"].mask()
     locations = _text(batch["location"])
     expiries = batch["expires_at"].array.tolist()
-    rows = zip(
-        _text(batch["name"]),
-        batch["version"].array.tolist(),
-        _text(batch["digest"]),
-        _text(batch["feature_fingerprint"]),
-        batch["sequence"].array.tolist(),
-        batch["issued_at"].array.tolist(),
-        _text(batch["kind"]),
-        _text(batch["key_id"]),
-        batch["signature"].strings.to_list(),
-        strict=True,
-    )
+    columns = {
+        "name": _text(batch["name"]),
+        "version": batch["version"].array.tolist(),
+        "digest": _text(batch["digest"]),
+        "feature_fingerprint": _text(batch["feature_fingerprint"]),
+        "sequence": batch["sequence"].array.tolist(),
+        "issued_at": batch["issued_at"].array.tolist(),
+        "kind": _text(batch["kind"]),
+        "location": [text if there else None for text, there in zip(locations, located, strict=True)],
+        "expires_at": [at if there else None for at, there in zip(expiries, expiring, strict=True)],
+        "key_id": _text(batch["key_id"]),
+        "signature": batch["signature"].strings.to_list(),
+        "state": _text(batch["state"]),
+        "share": batch["share"].array.tolist(),
+        "reason": _text(batch["reason"]),
+    }
     return [
-        Announcement(
-            name,
-            version,
-            digest,
-            fingerprint,
-            sequence,
-            issued_at,
-            kind,
-            locations[row] if located[row] else None,
-            expiries[row] if expiring[row] else None,
-            key_id,
-            signature,
-        )
-        for row, (
-            name,
-            version,
-            digest,
-            fingerprint,
-            sequence,
-            issued_at,
-            kind,
-            key_id,
-            signature,
-        ) in enumerate(rows)
+        Announcement(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)
     ]
 
 
@@ -136,6 +131,9 @@ def announcement_batch(rows: Sequence[Announcement]) -> Batch:
             "location": _strings([row.location for row in rows]),
             "issued_at": _ints([row.issued_at for row in rows]),
             "expires_at": _ints([row.expires_at for row in rows]),
+            "state": _strings([row.state for row in rows]),
+            "share": Column(np.array([row.share for row in rows], np.float64)),
+            "reason": _strings([row.reason for row in rows]),
             "key_id": _strings([row.key_id for row in rows]),
             "signature": Column(Strings.of([row.signature for row in rows])),
         }

@@ -1,3 +1,4 @@
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,9 @@ CHANGED = {
     "issued_at": replace(SIGNED, issued_at=1),
     "expires_at": replace(SIGNED, expires_at=9_000),
     "never_expires": replace(SIGNED, expires_at=None),
+    "state": replace(SIGNED, state="shadow"),
+    "share": replace(SIGNED, share=0.5),
+    "reason": replace(SIGNED, reason="gate.passed"),
     "signature": replace(SIGNED, signature=bytes(64)),
     "short_signature": replace(SIGNED, signature=b"x"),
 }
@@ -85,6 +89,10 @@ def test_a_location_is_refused_even_when_signed(location: str) -> None:
         {"kind": "promote"},
         {"name": ""},
         {"name": "a/b"},
+        {"state": "emperor"},
+        {"share": 0.0},
+        {"share": 1.5},
+        {"share": float("nan")},
     ],
 )
 def test_values_outside_the_contract_are_refused(changes: dict[str, Any]) -> None:
@@ -93,9 +101,33 @@ def test_values_outside_the_contract_are_refused(changes: dict[str, Any]) -> Non
 
 
 def test_announcements_survive_their_columns() -> None:
-    rows = [SIGNED, announcement(3, location="x", kind="rollback"), announcement(4, name="ü")]
+    canary = announcement(5, state="canary", share=0.25, reason="shadow.passed")
+    rows = [SIGNED, announcement(3, location="x", kind="rollback"), announcement(4, name="ü"), canary]
     assert announcements(announcement_batch(rows)) == rows
     assert announcements(announcement_batch([SIGNED])) == [SIGNED]
+
+
+def test_what_was_signed_before_there_were_states_still_verifies() -> None:
+    said = (
+        b"millrace.model.announcement.v1\n"
+        + json.dumps(
+            {
+                "digest": SIGNED.digest,
+                "expires_at": 5_000,
+                "feature_fingerprint": SIGNED.feature_fingerprint,
+                "issued_at": SIGNED.issued_at,
+                "key_id": SIGNED.key_id,
+                "kind": "release",
+                "location": None,
+                "name": SIGNED.name,
+                "sequence": SIGNED.sequence,
+                "version": SIGNED.version,
+            },
+            sort_keys=True,
+            separators=(",", ":"),
+        ).encode()
+    )
+    verify(replace(SIGNED, signature=KEY.sign(said)), TRUSTED, 1_000)
 
 
 def test_a_key_folder_makes_its_key_once_and_trusts_it(tmp_path: Path) -> None:
