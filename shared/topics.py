@@ -44,17 +44,25 @@ LABELS = Topic(
     "labels.v1", "event key", "pipeline/label", ("anyone",), ("ingest",), retention_ms=-1, compression="none"
 )
 REPLAYS = Topic(
-    "replays.v1", "replay id", "platform/replay", ("cli",), ("ingest",), partitioned=False, compacted=True
+    "replays.v1",
+    "replay id",
+    "platform/replay",
+    ("cli",),
+    ("ingest", "controller"),
+    partitioned=False,
+    compacted=True,
 )
 ACCEPTED = Topic("accepted.v1", "event key", "generated/accepted", ("ingest",), ("features", "feedback"))
-FEATURES = Topic("features.v1", "event key", "generated/features", ("features",), ("inference", "retrainer"))
+FEATURES = Topic(
+    "features.v1", "event key", "generated/features", ("features",), ("inference", "feedback", "retrainer")
+)
 MODELS = Topic(
     "models.v1",
     # With the name alone, compaction would drop the last good version behind one that workers refuse.
     "model name@version",
     "platform/model",
     ("controller", "cli"),
-    ("inference",),
+    ("inference", "retrainer", "console"),
     partitioned=False,
     compacted=True,
     compression="none",
@@ -64,7 +72,7 @@ AUDIT = Topic(
     "model name",
     "platform/audit",
     ("controller", "inference"),
-    ("console",),
+    ("controller", "console"),
     partitioned=False,
     retention_ms=-1,
     compression="none",
@@ -77,11 +85,76 @@ PREDICTIONS = Topic(
     ("feedback", "anyone"),
     compression="gzip",
 )
+# Versions that answer beside the one in force; nobody acts on them.
+SHADOWS = Topic(
+    "shadows.v1", "event key", "platform/prediction", ("inference",), ("feedback",), compression="gzip"
+)
+JOINED = Topic("joined.v1", "event key", "generated/joined", ("feedback",), ("feedback",), partitioned=False)
+# The ledger of outcomes has one order for all who learn from it: what they do is a function of a sequence.
+LABELED = Topic(
+    "labeled.v1",
+    "event key",
+    "generated/labeled",
+    ("feedback",),
+    ("drift", "retrainer", "console", "anyone"),
+    partitioned=False,
+    retention_ms=-1,
+    compression="gzip",
+)
+SCORES = Topic(
+    "scores.v1",
+    "model version",
+    "platform/score",
+    ("feedback",),
+    ("controller", "console", "anyone"),
+    partitioned=False,
+    retention_ms=-1,
+    compression="gzip",
+)
+PROFILES = Topic(
+    "profiles.v1",
+    "unit",
+    "platform/profile",
+    ("features",),
+    ("drift", "console"),
+    partitioned=False,
+    compression="gzip",
+)
+DRIFT = Topic(
+    "drift.v1",
+    "alarm id",
+    "platform/drift",
+    ("drift",),
+    ("retrainer", "console", "anyone"),
+    partitioned=False,
+    retention_ms=-1,
+    compression="none",
+)
+COMMANDS = Topic(
+    "commands.v1",
+    "model name",
+    "platform/command",
+    ("retrainer", "cli", "console"),
+    ("controller", "retrainer"),
+    partitioned=False,
+    retention_ms=-1,
+    compression="none",
+)
+RUNS = Topic(
+    "runs.v1",
+    "run id",
+    "platform/run",
+    ("retrainer",),
+    ("retrainer", "console"),
+    partitioned=False,
+    retention_ms=-1,
+    compression="none",
+)
 DLQ = Topic(
     "dlq.v1",
     "original key",
     "platform/dead_letter",
-    ("ingest", "features", "inference"),
+    ("ingest", "features", "inference", "feedback", "controller"),
     ("cli",),
     partitioned=False,
     retention_ms=-1,
@@ -90,14 +163,33 @@ METRICS = Topic(
     "metrics.v1",
     "service",
     "platform/metric",
-    ("ingest", "features", "inference"),
+    ("ingest", "features", "inference", "feedback", "drift", "retrainer", "controller"),
     ("console", "anyone"),
     partitioned=False,
     retention_ms=DAY_MS,
     compression="none",
 )
 
-ALL = (EVENTS, LABELS, REPLAYS, ACCEPTED, FEATURES, MODELS, AUDIT, PREDICTIONS, DLQ, METRICS)
+ALL = (
+    EVENTS,
+    LABELS,
+    REPLAYS,
+    ACCEPTED,
+    FEATURES,
+    PROFILES,
+    MODELS,
+    AUDIT,
+    PREDICTIONS,
+    SHADOWS,
+    JOINED,
+    LABELED,
+    SCORES,
+    DRIFT,
+    COMMANDS,
+    RUNS,
+    DLQ,
+    METRICS,
+)
 
 
 def stage_topic(entity: str) -> Topic:

@@ -23,8 +23,8 @@ def _init(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
     """Write a new pipeline, schemas/NAME, that runs; edit it from there."""
+    from shared.contracts.basics import PIPELINE_NAME
     from shared.contracts.pipeline import load_pipeline
-    from shared.contracts.tables import PIPELINE_NAME
 
     folder = root / name
     if not re.fullmatch(PIPELINE_NAME, name) or name == "platform":

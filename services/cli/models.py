@@ -37,7 +37,7 @@ def _train(
     as_json: Json = False,
 ) -> None:
     """Train a model on what the topics hold, put it into the store and announce it."""
-    from shared.contracts.tables import parse_duration
+    from shared.contracts.basics import parse_duration
 
     try:
         timeout_s = parse_duration(timeout) / 1000

@@ -50,8 +50,8 @@ def replay(
     """Send the rows of a file as events and, later, as labels."""
     from services.cli.replaying import Pace, Replay, refuse_expired
     from services.cli.script import read_rows, write_script
+    from shared.contracts.basics import parse_duration
     from shared.contracts.pipeline import find_pipeline, load_pipeline
-    from shared.contracts.tables import parse_duration
     from shared.kafka.admin import ensure_topics
     from shared.kafka.registry import Registry, register_pipeline
 

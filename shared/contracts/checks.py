@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from shared.contracts.expressions import ExpressionError, compile_expression, nearest
+from shared.contracts.expressions import ExpressionError, Kind, compile_expression, nearest
 from shared.contracts.fields import Field, fields_of
 from shared.contracts.positions import Located, Path
 from shared.contracts.tables import (
@@ -25,6 +25,7 @@ _TYPES: Final[Mapping[str, str]] = {
     "string": '"string"',
     "time": '{"type": "long", "logicalType": "timestamp-millis"}',
     "number": '"double"',
+    "boolean": '"boolean"',
 }
 
 
@@ -69,6 +70,7 @@ class _Check:
         yield from self._entities()
         yield from self._features()
         yield from self._model()
+        yield from self._policy()
         if self.declared.source is not None:
             yield from self._source(self.declared.source)
 
@@ -124,6 +126,12 @@ class _Check:
             fix = f'add a field "{key}" of type "string" to {self.sources.label_at.file}'
             yield self.at.problem(
                 ("label",), f"label.avsc lacks the event's key `{key}`, by which it is sent", fix
+            )
+        if declared.source is not None:
+            yield from self._needs(("label", "source"), declared.source, "string", fields, "label.avsc")
+        if declared.correction is not None:
+            yield from self._needs(
+                ("label", "correction"), declared.correction, "boolean", fields, "label.avsc"
             )
         yield from self._classes(declared, fields)
 
@@ -290,8 +298,17 @@ class _Check:
         if model.architecture == "mlp" and not model.hidden:
             fix = "write `hidden = [32, 16]`"
             yield self.at.problem(("model", "architecture"), "an mlp needs hidden layers", fix)
+        classes = self.declared.label.classes if self.declared.label is not None else ()
         starts = [decision.start for decision in model.decisions]
-        if starts[0] != 0.0:
+        if starts and len(classes) > 2:
+            fix = "remove them: the answer is the likeliest class"
+            yield self.at.problem(
+                path, f"decisions are by one score, and there are {len(classes)} classes", fix
+            )
+        elif not starts and len(classes) <= 2:
+            fix = "write [[model.decision]] with `label = ...` and `from = 0.0`"
+            yield self.at.problem(("model",), "scores have no categories", fix)
+        if starts and starts[0] != 0.0:
             fix = "write `from = 0.0` in the first [[model.decision]]"
             yield self.at.problem((*path, 0, "from"), f"scores below {starts[0]} have no category", fix)
         for i in range(1, len(starts)):
@@ -303,6 +320,22 @@ class _Check:
             if label in labels[:i]:
                 message = f"category {label!r} is declared twice"
                 yield self.at.problem((*path, i, "label"), message, "rename one of them")
+
+    def _policy(self) -> Iterator[Problem]:
+        policy = self.declared.policy
+        if policy.retrain is not None and self.declared.label is None:
+            fix = "declare [label], or remove [policy.retrain]"
+            yield self.at.problem(("policy", "retrain"), "without outcomes there is nothing to learn", fix)
+        kinds: dict[str, Kind] = {feature.name: "number" for feature in self.declared.feature}
+        names = [each.name for each in policy.slices]
+        for i, each in enumerate(policy.slices):
+            path: Path = ("policy", "slice", i)
+            if each.name in names[:i] or each.name == "all":
+                yield self.at.problem((*path, "name"), f"slice `{each.name}` is taken", "rename one of them")
+            try:
+                compile_expression(each.expression, kinds)
+            except ExpressionError as error:
+                yield self.at.problem((*path, "expression"), error.message, error.fix)
 
     def _source(self, source: SourceTable) -> Iterator[Problem]:
         if source.time is None and source.interval_ms is None:

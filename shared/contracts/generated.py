@@ -15,6 +15,8 @@ from shared.contracts.tables import ExpressionFeature, WindowFeature
 Schema = dict[str, Any]
 
 _TIME = {"type": "long", "logicalType": "timestamp-millis"}
+LABEL_KINDS = ("LABEL", "MISSING", "LATE", "CORRECTION")
+"""How an outcome became known; the index is the enum's number."""
 
 
 def accepted_schema(pipeline: Pipeline) -> Schema:
@@ -74,6 +76,75 @@ def features_schema(pipeline: Pipeline) -> Schema:
             _field("features", _features(pipeline, pipeline.feature_names, "Features"), "In declared order."),
         ],
     )
+
+
+def joined_schema(pipeline: Pipeline) -> Schema:
+    """joined.v1: an outcome beside what was served and answered, in the order of its unit."""
+    outcome = _record(
+        pipeline, "Outcome", "An event's outcome beside its vector and prediction.", _outcome(pipeline)
+    )
+    return _record(
+        pipeline,
+        "Joined",
+        "An outcome or a word of progress, from one unit of the join.",
+        _envelope(outcome, None),
+    )
+
+
+def labeled_schema(pipeline: Pipeline) -> Schema:
+    """labeled.v1: the ledger of outcomes, in one order."""
+    return _record(
+        pipeline,
+        "Labeled",
+        "An event's outcome beside its vector and prediction, numbered in one order.",
+        [
+            _field("sequence", "long", "Counts the ledger's rows from 0, without gaps."),
+            *_order_fields(),
+            *_outcome(pipeline),
+        ],
+    )
+
+
+def _outcome(pipeline: Pipeline) -> list[Schema]:
+    kind = {
+        "type": "enum",
+        "name": "LabelKind",
+        "namespace": _namespace(pipeline),
+        "doc": "LABEL came in time; MISSING is the declared class of an event without; LATE came after the "
+        "horizon; CORRECTION replaces one before.",
+        "symbols": list(LABEL_KINDS),
+    }
+    doubles = {"type": "array", "items": "double"}
+    return [
+        _field("kind", kind, "How the outcome became known."),
+        _field("event_id", "string", "The event's id, as declared."),
+        _field("key", "string", "The event's key."),
+        _field("event_time", _TIME, "When the event happened."),
+        _field("label_time", _TIME, "The order time at which the outcome was known."),
+        _field("label", "string", "The outcome."),
+        _field("label_class", "int", "Its index among the declared classes."),
+        _field("previous_class", "int", "The index that it replaces; -1 for none."),
+        _field("label_source", "string", "Who reported it; empty where that is not declared."),
+        _field("score", "double", "The prediction's score."),
+        _field("predicted", "string", "The prediction's label."),
+        _field("predicted_class", "int", "The predicted class's index."),
+        _field("probabilities", doubles, "Of each class, where there are more than two."),
+        _field("model_name", "string", "The model that answered."),
+        _field("model_version", "long", "Its version."),
+        _field("model_digest", "string", "sha256 of its manifest, in hex."),
+        _field("role", "string", "champion, canary or shadow."),
+        _field("registry_offset", "long", "Offset on models.v1 of the announcement that was obeyed."),
+        _field("feature_hash", "long", "As in the vector and the prediction."),
+        _field("event_partition", "int", "Partition of events.v1 in which the event arrived."),
+        _field("event_offset", "long", "Its offset there."),
+        _field("label_partition", "int", "Partition of accepted.v1 in which the label stands."),
+        _field("label_offset", "long", "Its offset there; -1 for one that is missing."),
+        _field("vector_partition", "int", "Partition of features.v1 in which the vector stands."),
+        _field("vector_offset", "long", "Its offset there."),
+        _field("prediction_partition", "int", "Partition of predictions.v1, or shadows.v1 for a shadow."),
+        _field("prediction_offset", "long", "The prediction's offset there."),
+        _field("features", _features(pipeline, pipeline.feature_names, "Features"), "As served."),
+    ]
 
 
 def _record(pipeline: Pipeline, name: str, doc: str, fields: list[Schema]) -> Schema:

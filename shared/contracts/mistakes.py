@@ -7,9 +7,20 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from shared.contracts.expressions import nearest
+from shared.contracts.policies import (
+    BatchPolicy,
+    Cost,
+    DriftPolicy,
+    GatePolicy,
+    Policy,
+    PromotionPolicy,
+    RetrainPolicy,
+    RollbackPolicy,
+    ScoresPolicy,
+    Slice,
+)
 from shared.contracts.positions import Located, Path
 from shared.contracts.tables import (
-    BatchPolicy,
     Decision,
     Declaration,
     EntityTable,
@@ -18,7 +29,6 @@ from shared.contracts.tables import (
     LabelTable,
     ModelTable,
     PipelineTable,
-    Policy,
     Rule,
     SourceTable,
     WindowFeature,
@@ -37,9 +47,17 @@ _MODELS: dict[tuple[str, ...], type[BaseModel]] = {
     ("model", "decision"): Decision,
     ("policy",): Policy,
     ("policy", "batch"): BatchPolicy,
+    ("policy", "slice"): Slice,
+    ("policy", "scores"): ScoresPolicy,
+    ("policy", "scores", "cost"): Cost,
+    ("policy", "drift"): DriftPolicy,
+    ("policy", "retrain"): RetrainPolicy,
+    ("policy", "gate"): GatePolicy,
+    ("policy", "promotion"): PromotionPolicy,
+    ("policy", "rollback"): RollbackPolicy,
     ("source",): SourceTable,
 }
-_ARRAYS = {("entity",), ("feature",), ("event", "rule"), ("model", "decision")}
+_ARRAYS = {("entity",), ("feature",), ("event", "rule"), ("model", "decision"), ("policy", "slice")}
 _PLAIN = {"bool_type", "string_type", "int_type", "float_type", "tuple_type", "model_type"}
 
 

@@ -17,22 +17,22 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 import schemas
+from shared.contracts.basics import ClassName
 from shared.contracts.checks import Sources, check
 from shared.contracts.expressions import Kind
 from shared.contracts.fields import Field, fields_of
 from shared.contracts.lint import lint_record
 from shared.contracts.mistakes import problems_of
+from shared.contracts.policies import Policy
 from shared.contracts.positions import Located, parse_json, toml_lines
 from shared.contracts.tables import (
     Cell,
-    ClassName,
     Declaration,
     EntityTable,
     EventTable,
     ExpressionFeature,
     LabelTable,
     ModelTable,
-    Policy,
     SourceTable,
     WindowFeature,
 )
@@ -62,12 +62,22 @@ class Event(EventTable):
         return {name: field.kind for name, field in self.fields.items()}
 
 
+def class_text(value: ClassName) -> str:
+    """A class as records spell it: `true` and `false` for booleans.
+
+    >>> class_text(True), class_text(3), class_text("UP")
+    ('true', '3', 'UP')
+    """
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 class Label(LabelTable):
     """[label] with its schema; `positive` is set, `missing` is None where it was "none"."""
 
     avro: AvroRecord
     """label.avsc, parsed."""
     positive: ClassName
+    hold_ms: int
 
     @property
     def fields(self) -> dict[str, Field]:
@@ -103,6 +113,21 @@ class Pipeline(_Frozen):
     model: ModelTable
     policy: Policy
     source: Source | None
+
+    @property
+    def loops(self) -> bool:
+        """Whether the pipeline learns: drift, retrainer and controller run for it."""
+        return self.policy.retrain is not None
+
+    @property
+    def class_count(self) -> int:
+        """How many outcomes there are; 2 where no label is declared."""
+        return 2 if self.label is None else len(self.label.classes)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The declared classes as texts, in their order; empty where no label is declared."""
+        return () if self.label is None else tuple(class_text(each) for each in self.label.classes)
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -242,6 +267,8 @@ def _label(table: LabelTable | None, avro: AvroRecord | None) -> Label | None:
     values = dict(table)
     if table.positive is None:
         values["positive"] = table.classes[-1]
+    if table.hold_ms is None:
+        values["hold_ms"] = table.horizon_ms
     if table.missing == "none":
         values["missing"] = None
     return Label.model_construct(**values, avro=avro)

@@ -7,7 +7,13 @@ from typing import Any
 import schemas
 from shared import topics
 from shared.contracts.compat import Level
-from shared.contracts.generated import accepted_schema, features_schema, stage_schema
+from shared.contracts.generated import (
+    accepted_schema,
+    features_schema,
+    joined_schema,
+    labeled_schema,
+    stage_schema,
+)
 from shared.contracts.pipeline import Pipeline
 
 
@@ -50,6 +56,10 @@ def _schema(pipeline: Pipeline, name: str) -> dict[str, Any] | None:
             return accepted_schema(pipeline)
         case "generated", "features":
             return features_schema(pipeline)
+        case "generated", "joined":
+            return joined_schema(pipeline) if pipeline.label is not None else None
+        case "generated", "labeled":
+            return labeled_schema(pipeline) if pipeline.label is not None else None
         case "platform", _:
             return schemas.platform_schema(which)
         case _:

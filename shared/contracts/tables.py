@@ -4,68 +4,23 @@ A model here accepts exactly what may be written in its table; its field descrip
 "what to write instead" of a mistake. Checks between tables and schemas are in `checks`.
 """
 
-import re
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 
-_DURATION = re.compile(r"(\d+)(ms|s|m|h|d)")
-_UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-MAX_DURATION_MS = 36_500 * 86_400_000
-"""A hundred years: sums of durations and times stay far inside of 64 bits."""
+from shared.contracts.basics import (
+    AVRO_NAME,
+    NAME,
+    PIPELINE_NAME,
+    ClassName,
+    Duration,
+    Instant,
+    PositiveDuration,
+    Table,
+)
+from shared.contracts.policies import Policy
 
 Aggregate = Literal["count", "sum", "mean", "min", "max", "std", "last", "distinct", "since_last", "rate"]
-NAME = r"^[a-z][a-z0-9_]{0,62}$"
-PIPELINE_NAME = r"^[a-z][a-z0-9_-]{0,62}$"
-AVRO_NAME = r"^[A-Za-z_][A-Za-z0-9_]*$"
-
-
-def parse_duration(value: object) -> int:
-    """Milliseconds of a duration such as "250ms", "30s", "5m", "1h" or "7d".
-
-    >>> parse_duration("5m")
-    300000
-    """
-    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError(
-            'not a duration: a whole number and a unit, such as "250ms", "30s", "5m", "1h", "7d"'
-        )
-    if len(match[1]) > 15 or int(match[1]) * _UNIT_MS[match[2]] > MAX_DURATION_MS:
-        raise ValueError("longer than 36500d, a hundred years")
-    return int(match[1]) * _UNIT_MS[match[2]]
-
-
-def _positive(value: object) -> int:
-    ms = parse_duration(value)
-    if ms == 0:
-        raise ValueError("must be longer than nothing")
-    return ms
-
-
-def _instant(value: object) -> int:
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            value = None
-    if not isinstance(value, datetime):
-        raise ValueError('not an instant, such as "2018-04-01T00:00:00Z"')
-    moment = value if value.tzinfo else value.replace(tzinfo=UTC)
-    return round(moment.timestamp() * 1_000)
-
-
-Duration = Annotated[int, BeforeValidator(parse_duration)]
-PositiveDuration = Annotated[int, BeforeValidator(_positive)]
-Instant = Annotated[int, BeforeValidator(_instant)]
-ClassName = str | int | bool
-
-
-class Table(BaseModel):
-    """A table of pipeline.toml: frozen, no unknown keys, no guessed types."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=False)
 
 
 class PipelineTable(Table):
@@ -138,6 +93,16 @@ class LabelTable(Table):
         "none", description="the class of an event without label, or none", examples=["none"]
     )
 
+    source: str | None = Field(
+        None, description="a text field that says who reports", examples=["reported_by"]
+    )
+    correction: str | None = Field(
+        None, description="a boolean field: this label corrects one before", examples=["corrected"]
+    )
+    hold_ms: PositiveDuration | None = Field(
+        None, alias="hold", description="how long a label waits for its event", examples=["1d"]
+    )
+
     @field_validator("classes")
     @classmethod
     def _distinct(cls, classes: tuple[ClassName, ...]) -> tuple[ClassName, ...]:
@@ -158,6 +123,9 @@ class ExpressionFeature(Table):
 
     name: str = Field(pattern=AVRO_NAME, description="letters, digits and _", examples=["AT_NIGHT"])
     expression: str = Field(description="over the event's fields", examples=["hour(event_time) <= 6"])
+    categories: int | None = Field(
+        None, ge=2, le=65_536, description="it is one of 0 to this less one, not an amount", examples=[7]
+    )
 
     @property
     def kind(self) -> Literal["expression"]:
@@ -211,23 +179,8 @@ class ModelTable(Table):
         (), strict=False, description="widths of an mlp's hidden layers", examples=[[32, 16]]
     )
     decisions: tuple[Decision, ...] = Field(
-        alias="decision", strict=False, min_length=1, description="categories by score", examples=[]
+        (), alias="decision", strict=False, description="categories by score", examples=[]
     )
-
-
-class BatchPolicy(Table):
-    """[policy.batch]: how many rows are scored together, and how long a row waits for company."""
-
-    max_rows: int = Field(1_024, ge=1, le=1_000_000, description="rows in one batch", examples=[1024])
-    max_delay_ms: Duration = Field(
-        5, alias="max_delay", description="longest wait of a row", examples=["5ms"]
-    )
-
-
-class Policy(Table):
-    """[policy]: how the services behave."""
-
-    batch: BatchPolicy = Field(BatchPolicy.model_construct(), description="batching", examples=[])
 
 
 class Cell(Table):

