@@ -1,6 +1,5 @@
 """What must hold of a finished run, checked on what the topics hold."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,16 +63,6 @@ def exactly_once(expected: Sequence[str], found: Sequence[str]) -> Once:
 def matrix_of(batch: Batch, names: Sequence[str]) -> Floats:
     """The feature vectors of rows in the features layout, float64[rows, len(names)]."""
     return np.stack([batch[f"features.{name}"].array for name in names], axis=1)
-
-
-def vectors_digest(ids: Sequence[str], matrix: Floats) -> str:
-    """sha256 over all feature vectors, sorted by event id: one number for everything that was computed."""
-    whole = hashlib.sha256()
-    raw = np.ascontiguousarray(matrix).astype("<f8")
-    for row in sorted(range(len(ids)), key=ids.__getitem__):
-        whole.update(ids[row].encode())
-        whole.update(raw[row].tobytes())
-    return whole.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,8 @@ def check(
 
 def _compare(journey: "Journey", sent: list[str], published: "pl.DataFrame", seconds: float) -> Report:
     from schemas import platform_schema
-    from services.cli.checking import compare_with_truth, exactly_once, matrix_of, texts, vectors_digest
+    from services.cli.checking import compare_with_truth, exactly_once, matrix_of, texts
+    from services.features.core.digest import vectors_digest
     from shared.contracts.generated import features_schema
     from shared.topics import FEATURES, PREDICTIONS
 
@@ -163,5 +164,5 @@ def _compare(journey: "Journey", sent: list[str], published: "pl.DataFrame", sec
         predictions_hold=once.holds and computed.holds,
         hashes=other,
         seconds=seconds,
-        digest=vectors_digest(ids, matrix),
+        digest=vectors_digest(rows["event_id"].strings, matrix),
     )

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from schemas import platform_schema
-from services.cli.checking import Floats, Once, exactly_once, matrix_of, texts, vectors_digest
+from services.cli.checking import Floats, Once, exactly_once, matrix_of, texts
 from services.cli.journey import FULL_SPEED, Journey
 from services.cli.replaying import Pace
 from services.cli.script import write_script
 from services.cli.variants import write_variant
+from services.features.core.digest import vectors_digest
 from services.stack import embedded
 from services.stack.supervisor import RestartPolicy
 from shared.contracts.generated import accepted_schema, features_schema, stage_schema
@@ -137,7 +138,7 @@ def _outcome(journey: Journey, plan: Plan, sent: list[str], killed: int) -> Outc
         found = journey.rows(journey.topic("predictions.v1"), platform_schema("prediction"), ["event_id"])
         answered = exactly_once(sent, texts(found["event_id"].strings))
     return Outcome(
-        digest=vectors_digest(ids, matrix),
+        digest=vectors_digest(rows["event_id"].strings, matrix),
         vectors=exactly_once(sent, ids),
         predictions=answered,
         states=states(journey),
