@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from services.cli.replaying import Pace, Replay, Summary
 from services.cli.replaying import Watch as ReplayWatch
 from services.cli.script import Script
-from services.stack.supervisor import RestartPolicy, Supervisor, plan, run_folder
+from services.stack.supervisor import RestartPolicy, Services, Supervisor, plan_of, run_folder
 from shared.codec.batch import Batch
 from shared.contracts.pipeline import Pipeline, load_pipeline
 from shared.errors import Fatal, Retry
@@ -64,7 +64,8 @@ def _passing(error: KafkaError) -> bool:
 class Journey:
     """Runs the pipeline declared in `folder` with `workers` by service; a context manager.
 
-    The folder's parent becomes the services' `MILLRACE_SCHEMAS`.
+    The folder's parent becomes the services' `MILLRACE_SCHEMAS`. By default the data path runs alone; with
+    `services="loop"` everything that is declared does.
     """
 
     folder: Path
@@ -72,6 +73,7 @@ class Journey:
     environment: Mapping[str, str] = field(default_factory=dict)
     only: Sequence[str] | None = None
     policy: RestartPolicy = field(default_factory=RestartPolicy)
+    services: Services = "data"
     pipeline: Pipeline = field(init=False)
     schema_ids: dict[str, int] = field(init=False)
     platform: PlatformSettings = field(init=False)
@@ -85,7 +87,7 @@ class Journey:
             self.schema_ids = register_pipeline(registry, self.pipeline)
 
     def __enter__(self) -> Self:
-        planned = plan(self.pipeline.name, [e.name for e in self.pipeline.entities], self.workers)
+        planned = plan_of(self.pipeline, self.workers, self.services)
         if self.only is not None:
             planned = [w for w in planned if any(w.service.startswith(name) for name in self.only)]
         environment = {

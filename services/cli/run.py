@@ -35,12 +35,12 @@ def run(
     ] = None,
 ) -> None:
     """Run a pipeline's services; one that dies is started again, SIGTERM lets all finish their batch."""
-    from services.stack.supervisor import Supervisor, plan, run_folder
+    from services.stack.supervisor import Supervisor, plan_of, run_folder
     from shared.contracts.pipeline import find_pipeline, load_pipeline
     from shared.kafka.admin import ensure_topics
 
     declared = load_pipeline(find_pipeline(pipeline))
-    planned = plan(pipeline, [entity.name for entity in declared.entities], parse_workers(workers or []))
+    planned = plan_of(declared, parse_workers(workers or []))
     created = ensure_topics(PlatformSettings().kafka, declared)
     if created:
         typer.echo(f"created {len(created)} topics", err=True)

@@ -17,10 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from services.stack import process
 from services.stack.process import Handle
+from shared.contracts.pipeline import Pipeline
 from shared.errors import FuseBlown, Refused
 
 WATCH_S = 0.05
@@ -28,6 +29,9 @@ DRAIN_S = 30.0
 TAIL_BYTES = 2_000
 # EX_CONFIG of sysexits: what a service ends with when it is refused.
 REFUSED = 78
+
+Services = Literal["data", "loop"]
+"""Ingest, features and inference; or these and whatever learns from outcomes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +76,34 @@ class _Slot:
     restarts: int = 0
 
 
-def plan(pipeline: str, entities: Sequence[str], workers: Mapping[str, int] | None = None) -> list[Worker]:
+def plan(
+    pipeline: str,
+    entities: Sequence[str],
+    workers: Mapping[str, int] | None = None,
+    outcomes: bool = False,
+    loop: bool = False,
+) -> list[Worker]:
     """The workers of a pipeline: ingest, one features service an entity, inference; one of each by default.
 
-    `workers` gives other numbers by service (`ingest`, `features-customer`, `inference`); `features` stands
-    for
-    every stage. Raises `Refused` when it names a service that the pipeline does not have.
+    With `outcomes` the two stages of feedback come behind them, with `loop` drift, retrainer and controller.
+    `workers` gives other numbers by service (`ingest`, `features-customer`, `inference`); `features` and
+    `feedback` stand for every stage. Raises `Refused` when it names a service that the pipeline does not have.
     """
     stages = {f"features-{entity}": ("services.features", "--stage", entity) for entity in entities}
-    services = {"ingest": ("services.ingest",), **stages, "inference": ("services.inference",)}
+    joins = {f"feedback-{part}": ("services.feedback", "--stage", part) for part in ("join", "score")}
+    learners = {name: (f"services.{name}",) for name in ("drift", "retrainer", "controller")}
+    services: dict[str, tuple[str, ...]] = {
+        "ingest": ("services.ingest",),
+        **stages,
+        "inference": ("services.inference",),
+        **(joins if outcomes else {}),
+        **(learners if loop else {}),
+    }
     given = dict(workers or {})
-    everywhere = given.pop("features", 1)
+    for name, members in (("features", stages), ("feedback", joins)):
+        if name in given and members.keys() <= services.keys():
+            number = given.pop(name)
+            given = dict.fromkeys(members, number) | given
     unknown = given.keys() - services.keys()
     if unknown:
         raise Refused(
@@ -91,8 +112,22 @@ def plan(pipeline: str, entities: Sequence[str], workers: Mapping[str, int] | No
     return [
         Worker(service, slot, _command(pipeline, module, slot, extra))
         for service, (module, *extra) in services.items()
-        for slot in range(given.get(service, everywhere if service in stages else 1))
+        for slot in range(given.get(service, 1))
     ]
+
+
+def plan_of(
+    pipeline: Pipeline, workers: Mapping[str, int] | None = None, services: Services = "loop"
+) -> list[Worker]:
+    """All workers that the declaration asks for, or those of the data path alone."""
+    whole = services == "loop"
+    return plan(
+        pipeline.name,
+        [entity.name for entity in pipeline.entities],
+        workers,
+        outcomes=whole and pipeline.label is not None,
+        loop=whole and pipeline.loops,
+    )
 
 
 def _command(pipeline: str, module: str, slot: int, extra: Sequence[str]) -> tuple[str, ...]:

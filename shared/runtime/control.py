@@ -4,6 +4,9 @@ A replay announces itself before its first record, repeats its word as a heartbe
 says: everything before `order_time` has been sent, and lies before `next_offsets`. So a reader that stands at
 or behind such an offset has come to that time, even if the partition got nothing of the replay. A replay that
 falls silent for longer than its lease counts as dead; what it had said stays true.
+
+A replay in lockstep says STEP where others say OPEN, and REST once a step has gone through every service:
+then models change places, and nothing else happens until the next STEP.
 """
 
 import io
@@ -18,7 +21,7 @@ from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from schemas import platform_schema
 from shared.runtime.polled import Polled
 
-OPEN, CLOSED = "OPEN", "CLOSED"
+OPEN, CLOSED, STEP, REST = "OPEN", "CLOSED", "STEP", "REST"
 _FRAME = 5
 _MOST_MARKS = 20_000
 
@@ -138,16 +141,31 @@ class Replays:
     def take(self, words: Sequence[ReplayWord]) -> None:
         """Fold control records in the order of the log."""
         for word in words:
-            if word.state == OPEN:
-                self._open[word.id] = word
-            else:
+            if word.state == CLOSED:
                 self._open.pop(word.id, None)
+            else:
+                self._open[word.id] = word
             for source, offset in word.next_offsets.items():
                 self._marks.setdefault(source, _Marks()).say(offset, word.order_time)
 
     def open(self, now_ms: int) -> bool:
         """Whether a replay is under way whose lease has not run out by `now_ms`."""
         return any(now_ms - word.said_ms <= word.lease_ms for word in self._open.values())
+
+    def stepping(self, now_ms: int) -> bool:
+        """Whether a replay in lockstep is within a step: what is decided meanwhile takes effect behind it.
+
+        >>> replays = Replays()
+        >>> replays.take([ReplayWord("r", STEP, 500, 1_000, {}, said_ms=10_000)])
+        >>> replays.stepping(10_900), replays.open(10_900), replays.stepping(11_001)
+        (True, True, False)
+        >>> replays.take([ReplayWord("r", REST, 500, 1_000, {}, said_ms=10_900)])
+        >>> replays.stepping(10_901), replays.open(10_901)
+        (False, True)
+        """
+        return any(
+            word.state == STEP and now_ms - word.said_ms <= word.lease_ms for word in self._open.values()
+        )
 
     def mark_for(self, topic: str, partition: int, position: int) -> int | None:
         """The order time to which a reader at `position` (next offset) has come; None if nothing is said."""

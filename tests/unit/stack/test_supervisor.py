@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from services.stack import process
-from services.stack.supervisor import REFUSED, RestartPolicy, Supervisor, Worker, plan
+from services.stack.supervisor import REFUSED, RestartPolicy, Supervisor, Worker, plan, plan_of
+from shared.contracts.pipeline import find_pipeline, load_pipeline
 from shared.errors import FuseBlown, Refused
 from shared.runtime.entry import EXIT_REFUSED
 
@@ -65,6 +66,27 @@ def test_plan_refuses_a_service_that_the_pipeline_lacks() -> None:
         Refused, match="no service 'features-shop'; its services are ingest, features-customer"
     ):
         plan("fraud", ["customer"], {"features-shop": 2})
+
+
+def test_plan_has_what_learns_from_outcomes_where_they_are_declared() -> None:
+    alone = [worker.name for worker in plan("p", ["e"])]
+    joined = [worker.name for worker in plan("p", ["e"], {"feedback": 2}, outcomes=True)]
+    whole = [worker.name for worker in plan("p", ["e"], outcomes=True, loop=True)]
+    assert joined == [*alone, "feedback-join-0", "feedback-join-1", "feedback-score-0", "feedback-score-1"]
+    learners = ["drift-0", "retrainer-0", "controller-0"]
+    assert whole == [*alone, "feedback-join-0", "feedback-score-0", *learners]
+
+
+def test_the_data_path_of_a_pipeline_can_be_planned_alone() -> None:
+    declared = load_pipeline(find_pipeline("elec2"))
+    data = [worker.name for worker in plan_of(declared, services="data")]
+    assert data == ["ingest-0", "features-market-0", "inference-0"]
+    assert [worker.name for worker in plan_of(declared)][:5] == [*data, "feedback-join-0", "feedback-score-0"]
+
+
+def test_plan_refuses_feedback_where_there_are_no_outcomes() -> None:
+    with pytest.raises(Refused, match="no service 'feedback'"):
+        plan("fraud", ["customer"], {"feedback": 2})
 
 
 def test_a_killed_worker_comes_back(tmp_path: Path) -> None:
