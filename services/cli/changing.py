@@ -12,7 +12,7 @@ import polars as pl
 
 BEFORE = (1.6, 1.2, -0.6, 0.0, 0.4, 0.0)
 AFTER = (-0.4, 0.8, -1.8, 0.9, 0.4, 0.0)
-NAMES = ("income", "history", "debt", "age", "savings", "weekday")
+NAMES = ("income", "history", "debt", "age", "savings", "tenure")
 CUSTOMERS = 400
 
 
