@@ -106,7 +106,7 @@ def run(start: Start, stage: Stage, slot: int, settings: RuntimeSettings) -> Non
     letters = DeadLetterWriter(
         stage.service, topic, platform_schema("dead_letter"), frame_prefix(start.schema_ids[topic])
     )
-    told = MetricsPublisher(start, stage, slot)
+    told = MetricsPublisher(start, stage.name, slot)
     context = Context(
         kafka=start.platform.kafka,
         slot=slot,
@@ -120,7 +120,9 @@ def run(start: Start, stage: Stage, slot: int, settings: RuntimeSettings) -> Non
     worker = Worker(stage, context)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop.set())
-    note = _tell_address(stage, slot, settings.health_host, server.server_port)
+    note = tell_address(
+        stage.pipeline, stage.name, slot, f"http://{settings.health_host}:{server.server_port}"
+    )
     # A message is an object that the cycle collector tracks: left alone it takes a third of the loop's time and
     # finds nothing. The loop makes no cycles; what libraries make is collected now and then.
     # Two threads take turns: the loop, and the one that writes its transactions. Python's five milliseconds a turn
@@ -136,18 +138,19 @@ def run(start: Start, stage: Stage, slot: int, settings: RuntimeSettings) -> Non
         note.unlink(missing_ok=True)
 
 
-def _tell_address(stage: Stage, slot: int, host: str, port: int) -> Path:
+def tell_address(pipeline: str, stage: str, slot: int, url: str) -> Path:
+    """Note below the home where a worker answers health questions; the worker takes the note away at its end."""
     folder = home() / "run"
     folder.mkdir(parents=True, exist_ok=True)
-    note = folder / f"{stage.pipeline}.{stage.name}-{slot}.json"
-    note.write_text(json.dumps({"pid": os.getpid(), "url": f"http://{host}:{port}"}))
+    note = folder / f"{pipeline}.{stage}-{slot}.json"
+    note.write_text(json.dumps({"pid": os.getpid(), "url": url}))
     return note
 
 
 class MetricsPublisher:
     """Sends the worker's metrics to `metrics.v1`; they are not part of any transaction and may be lost."""
 
-    def __init__(self, start: Start, stage: Stage, slot: int) -> None:
+    def __init__(self, start: Start, stage: str, slot: int) -> None:
         self._producer = Producer(producer_config(start.platform.kafka, "none"))
         self._topic = METRICS.of(start.pipeline.name)
         self._prefix = frame_prefix(start.schema_ids[self._topic])
@@ -161,7 +164,7 @@ class MetricsPublisher:
         for name, labels, value in sample(self._metrics, ()):
             if name.endswith(("_bucket", "_created")):
                 continue
-            self._producer.produce(self._topic, self._encode(name, labels, value, now), self._stage.name)
+            self._producer.produce(self._topic, self._encode(name, labels, value, now), self._stage)
         self._producer.poll(0)
 
     def close(self) -> None:
@@ -175,7 +178,7 @@ class MetricsPublisher:
         buffer = io.BytesIO()
         buffer.write(self._prefix)
         record: dict[str, Any] = {
-            "service": self._stage.name,
+            "service": self._stage,
             "slot": self._slot,
             "name": name,
             "value": value,
