@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -80,3 +80,17 @@ def _create(admin: AdminClient, topics: Sequence[NewTopic]) -> None:
             if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
                 continue
             raise Retry(f"topic {name} could not be created: {error.args[0]}") from error
+
+
+def topic_ids(settings: KafkaSettings, names: Sequence[str]) -> dict[str, str]:
+    """The broker's own id of each topic; one that is deleted and made again under its name gets another.
+
+    Raises:
+        Retry: the broker did not tell in time.
+    """
+    admin = AdminClient({**client_config(settings), "socket.timeout.ms": 10_000})
+    asked = admin.describe_topics(TopicCollection(list(names)), request_timeout=TIMEOUT_S)
+    try:
+        return {name: str(told.result(TIMEOUT_S).topic_id) for name, told in asked.items()}
+    except (KafkaException, TimeoutError) as error:
+        raise Retry(f"the broker does not tell the ids of {', '.join(names)}: {error}") from error

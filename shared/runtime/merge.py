@@ -60,7 +60,7 @@ def _merge(  # noqa: C901 - one loop, kept whole for the compiler
     """Fold the rows into queues; write the released rows' indices to `order`; return how many.
 
     The first `held` rows were taken in earlier and wait in their queues. `time` is raised in place where a
-    source runs backwards or a row is late. `frontier` holds [released up to, newest time seen].
+    source runs backwards or a row is late. `frontier` holds [released up to, newest time seen or told].
     """
     sources = marks.size
     head = np.full(sources, -1, np.int64)
@@ -78,6 +78,8 @@ def _merge(  # noqa: C901 - one loop, kept whole for the compiler
                 idle[s] = 0
                 if kind[row] >= PROGRESS:
                     marks[s] = max(marks[s], time[row])
+                    # A source that has come somewhere without a row must not hold up those who wait for it.
+                    frontier[1] = max(frontier[1], time[row])
                 elif time[row] < frontier[0]:
                     late[row] = 1
                     marks[s] = max(marks[s], time[row])
@@ -138,7 +140,7 @@ class Merge:
 
     @property
     def frontiers(self) -> Ints:
-        """Released up to, and the newest time seen: the merge's state besides marks and held rows."""
+        """Released up to, and the newest time seen or told: the merge's state besides marks and held rows."""
         return self._frontier
 
     def restore(self, marks: Ints, idle: npt.NDArray[np.uint8], frontiers: Ints) -> None:

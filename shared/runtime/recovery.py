@@ -1,5 +1,6 @@
 """A unit's state again: the newest snapshot, then the input up to the committed offset, in silence."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -52,9 +53,14 @@ def standing(consumer: Consumer, topics: tuple[str, ...], number: int) -> Standi
 
 
 def recover(
-    stage: Stage, number: int, place: Standing, store: SnapshotStore, settings: KafkaSettings
+    stage: Stage,
+    number: int,
+    place: Standing,
+    store: SnapshotStore,
+    settings: KafkaSettings,
+    ids: Mapping[str, str],
 ) -> Unit:
-    """The unit as it was when the group's offsets were committed.
+    """The unit as it was when the group's offsets were committed; `ids` are those of the input topics.
 
     Raises:
         Fatal: the records between snapshot and committed offset are gone from the topic.
@@ -63,7 +69,7 @@ def recover(
     committed = place.next_offsets
     if stage.stateless or len(place.new) == len(stage.inputs):
         return unit
-    snapshot = store.newest(number, committed)
+    snapshot = store.newest(number, committed, ids)
     at = {topic: committed[topic] if topic in place.new else 0 for topic in stage.inputs}
     if snapshot is not None:
         unit.restore(snapshot.arrays)

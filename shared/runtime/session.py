@@ -8,39 +8,22 @@ after.
 import gc
 import threading
 import time
-from dataclasses import dataclass, field
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from shared.errors import Fatal, Retry
-from shared.kafka.columns import to_polled
+from shared.kafka.admin import topic_ids
 from shared.kafka.config import client_config
-from shared.kafka.reader import CANNOT_READ, LIMITS, bounds
+from shared.kafka.reader import LIMITS
 from shared.kafka.transactions import PlainSink, Sink, TransactionalSink
-from shared.kafka.unreadable import find_unreadable
 from shared.runtime.context import Context, backoff
 from shared.runtime.flight import Cargo, Flight
 from shared.runtime.fuse import Fuse
-from shared.runtime.incidents import Incidents
-from shared.runtime.polled import Polled
-from shared.runtime.recovery import recover, standing
+from shared.runtime.intake import Held, Intake
+from shared.runtime.recovery import Standing, recover, standing
 from shared.runtime.snapshots import Snapshot
 from shared.runtime.stage import Stage
 from shared.runtime.unit import DeadLetter, Emission, Out, Unit
-
-
-@dataclass(slots=True)
-class Held:
-    """One assigned partition number: its unit, what is committed, and what was read."""
-
-    unit: Unit
-    next_offsets: dict[str, int]
-    positions: dict[str, int]
-    incidents: Incidents = field(default_factory=Incidents)
-    waiting: list[Polled] = field(default_factory=list)
-    paused: set[str] = field(default_factory=set)
-    rows: int = 0
-    saved_at: float = field(default_factory=time.monotonic)
 
 
 class Session:
@@ -58,6 +41,7 @@ class Session:
         self._consumer: Consumer | None = None
         self._last_commit = 0.0
         self._last_told = 0.0
+        self._topic_ids: dict[str, str] = {}
         self.commits = 0
 
     def run(self, stop: threading.Event) -> None:
@@ -67,6 +51,7 @@ class Session:
         consumer.subscribe(
             list(self._stage.inputs), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
         )
+        intake = Intake(self._stage, self._context.kafka, consumer, self._held, self._seen)
         failed = 0
         while not stop.is_set():
             self._health.beat()
@@ -74,7 +59,7 @@ class Session:
             if self._failure is not None:
                 raise self._failure
             started = time.perf_counter()
-            self._take(messages)
+            intake.take(messages)
             self._stage.refresh()
             failed = 0 if self._fold() else failed + 1
             if messages:
@@ -128,9 +113,11 @@ class Session:
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         try:
             starts = []
+            if not self._stage.stateless and not self._topic_ids:
+                self._topic_ids = topic_ids(self._context.kafka, self._stage.inputs)
             for number in sorted({place.partition for place in partitions}):
                 place = standing(consumer, self._stage.inputs, number)
-                unit = recover(self._stage, number, place, self._context.store, self._context.kafka)
+                unit = self._recover(number, place)
                 self._held[number] = Held(unit, dict(place.next_offsets), dict(place.next_offsets))
                 starts += [TopicPartition(topic, number, at) for topic, at in place.next_offsets.items()]
                 self._health.beat()
@@ -139,6 +126,10 @@ class Session:
             self._health.ready, self._health.detail = True, f"{len(self._held)} partitions"
         except Exception as failure:  # the client would swallow it; the loop raises it again
             self._failure = failure
+
+    def _recover(self, number: int, place: Standing) -> Unit:
+        context = self._context
+        return recover(self._stage, number, place, context.store, context.kafka, self._topic_ids)
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         try:
@@ -155,98 +146,6 @@ class Session:
         self._seen.units.set(0)
 
     # One turn.
-
-    def _take(self, messages: list[Message]) -> None:
-        """Sort what was read to its unit; the client's errors become ours."""
-        good: list[Message] = []
-        ends: dict[tuple[str, int], int] = {}
-        broken: set[tuple[str, int]] = set()
-        if all(message.error() is None for message in messages):
-            self._give(to_polled(messages, self._stage.reads), ends)
-            return
-        for message in messages:
-            error = message.error()
-            place = (message.topic() or "", message.partition() or 0)
-            if place in broken:
-                continue  # behind a batch that cannot be read the client's offsets mean nothing
-            if error is None:
-                good.append(message)
-            elif error.code() == KafkaError._PARTITION_EOF:
-                ends[place] = message.offset() or 0
-            elif error.code() in CANNOT_READ:
-                broken.add(place)
-            else:
-                self._client_error(message, error)
-        self._give(to_polled(good, self._stage.reads), ends)
-        for topic, number in broken:
-            self._skip(topic, number)
-
-    def _give(self, read: list[Polled], ends: dict[tuple[str, int], int]) -> None:
-        """Records and ends to their units."""
-        for polled in read:
-            held = self._held.get(polled.partition)
-            if held is None:
-                raise Retry(f"records of {polled.topic}/{polled.partition}, which is not ours")
-            held.waiting.append(polled)
-            held.rows += len(polled)
-            held.positions[polled.topic] = int(polled.offsets[-1]) + 1
-            held.unit.at_end(polled.topic, False)
-            self._seen.records.labels(polled.topic).inc(len(polled))
-            # An end that was told before the newest of these records came is over.
-            if ends.get((polled.topic, polled.partition), -1) <= int(polled.offsets[-1]):
-                ends.pop((polled.topic, polled.partition), None)
-        for topic, number in ends:
-            if number in self._held:
-                self._held[number].unit.at_end(topic, True)
-
-    def _skip(self, topic: str, number: int) -> None:
-        """Go on behind a batch that cannot be read, and keep what is to be told of it."""
-        held = self._held.get(number)
-        if held is None:
-            return
-        at = held.positions[topic]
-        found = find_unreadable(self._context.kafka, topic, number, at)
-        if found is None:
-            raise Retry(f"the client could not read {topic}/{number} offset {at}, but another one can")
-        if not self._stage.strangers:
-            raise Fatal(
-                f"{topic}/{number} offsets {found.first} to {found.next_offset - 1} cannot be read "
-                f"({found.error}) and only Millrace writes there; restore the topic, or reset the consumer group"
-            )
-        held.incidents.add(found, at)
-        held.positions[topic] = found.next_offset
-        held.unit.at_end(topic, False)
-        self._move(topic, number, found.next_offset)
-
-    def _stand(self, topic: str, number: int) -> None:
-        """Go on from where the unit stands: behind a broken batch the client may ask for offsets of garbage."""
-        held = self._held.get(number)
-        if held is None:
-            return
-        at = held.positions[topic]
-        if at < bounds(self._clients()[1], topic, number)[0]:
-            raise Fatal(f"records of {topic}/{number} from offset {at} on were deleted before they were read")
-        self._move(topic, number, at)
-
-    def _move(self, topic: str, number: int, offset: int) -> None:
-        try:
-            self._clients()[1].seek(TopicPartition(topic, number, offset))
-        except KafkaException as error:
-            raise Retry(f"{topic}/{number} could not be moved: {error.args[0]}") from error
-
-    def _client_error(self, message: Message, error: KafkaError) -> None:
-        if error.code() == KafkaError._AUTO_OFFSET_RESET:
-            self._stand(message.topic() or "", message.partition() or 0)
-            return
-        if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION):
-            raise Fatal(f"{message.topic()} is gone or has fewer partitions: {error}")
-        if error.fatal():
-            raise Fatal(str(error))
-        if not error.retriable() and error.code() not in (
-            KafkaError._TRANSPORT,
-            KafkaError._ALL_BROKERS_DOWN,
-        ):
-            raise Retry(str(error))
 
     def _fold(self) -> bool:
         """Let every unit take what waits for it; False if one of them must try again later."""
@@ -390,7 +289,8 @@ class Session:
                     self._save(number, held)
 
     def _save(self, number: int, held: Held) -> None:
-        snapshot = Snapshot(dict(held.next_offsets), held.unit.digest(), held.unit.snapshot())
+        unit = held.unit
+        snapshot = Snapshot(dict(held.next_offsets), unit.digest(), unit.snapshot(), self._topic_ids)
         self._seen.snapshot_bytes.set(self._context.store.write(number, snapshot))
         held.rows, held.saved_at = 0, time.monotonic()
 

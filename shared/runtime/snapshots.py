@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import fsspec
@@ -24,16 +24,26 @@ HEADER = "__header__"
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """State `arrays` that holds everything before `next_offsets` (by input topic)."""
+    """State `arrays` that holds everything before `next_offsets` (by input topic).
+
+    `topic_ids` are the inputs' ids on the broker: a topic that was deleted and made again has another one.
+    """
 
     next_offsets: Mapping[str, int]
     digest: str
     arrays: Arrays
+    topic_ids: Mapping[str, str] = field(default_factory=dict)
 
 
 def pack(snapshot: Snapshot) -> bytes:
     """The snapshot as bytes; plain arrays only."""
-    header = json.dumps({"next_offsets": dict(snapshot.next_offsets), "digest": snapshot.digest})
+    header = json.dumps(
+        {
+            "next_offsets": dict(snapshot.next_offsets),
+            "digest": snapshot.digest,
+            "topic_ids": dict(snapshot.topic_ids),
+        }
+    )
     buffer = io.BytesIO()
     arrays = {name: np.ascontiguousarray(array) for name, array in snapshot.arrays.items()}
     if any(array.dtype.hasobject for array in arrays.values()):
@@ -47,7 +57,7 @@ def unpack(raw: bytes) -> Snapshot:
     with np.load(io.BytesIO(raw), allow_pickle=False) as archive:
         header: dict[str, Any] = json.loads(archive[HEADER].tobytes())
         arrays = {name: archive[name] for name in archive.files if name != HEADER}
-    return Snapshot(header["next_offsets"], header["digest"], arrays)
+    return Snapshot(header["next_offsets"], header["digest"], arrays, header["topic_ids"])
 
 
 class SnapshotStore:
@@ -79,17 +89,23 @@ class SnapshotStore:
             self._files.rm(f"{folder}/{old}")
         return len(raw)
 
-    def newest(self, unit: int, committed: Mapping[str, int]) -> Snapshot | None:
+    def newest(
+        self, unit: int, committed: Mapping[str, int], topic_ids: Mapping[str, str] | None = None
+    ) -> Snapshot | None:
         """The newest whole snapshot that stands at or before the `committed` offsets, if there is one.
 
-        One that is broken, or that is ahead of what was committed, is passed over for the one before it.
+        One that is broken, that is ahead of what was committed, or that was made of a topic with another id
+        than `topic_ids` says, is passed over for the one before it.
         """
+        current = dict(topic_ids or {})
         for name in reversed(self._names(unit)):
             with self._files.open(f"{self._root}/{unit}/{name}", "rb") as file:
                 raw = file.read()
             if hashlib.sha256(raw).hexdigest() != name.removesuffix(".npz").split("-")[1]:
                 continue
             snapshot = unpack(raw)
+            if any(current.get(topic, told) != told for topic, told in snapshot.topic_ids.items()):
+                continue
             if all(committed.get(topic, 0) >= offset for topic, offset in snapshot.next_offsets.items()):
                 return snapshot
         return None

@@ -137,7 +137,7 @@ def test_progress_is_told_to_every_partition_once() -> None:
     assert out.partitions is not None
     assert out.partitions.tolist() == [0, 1]
     decoded = TABLE.read(polled(out.values.to_list()))
-    assert decoded["order_time"].array.tolist() == [25, 25]
+    assert decoded["order_time"].array.tolist() == [30, 30]
     assert merged.progress() == []
 
 

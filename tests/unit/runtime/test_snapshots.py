@@ -56,6 +56,14 @@ def test_a_broken_one_is_passed_over(store: SnapshotStore, tmp_path: Path) -> No
     assert found.next_offsets == {"in": 10}
 
 
+def test_one_of_a_topic_that_was_made_again_is_passed_over(store: SnapshotStore) -> None:
+    store.write(0, Snapshot({"in": 10}, "", {}, {"in": "first"}))
+    assert store.newest(0, {"in": 10}, {"in": "second"}) is None
+    found = store.newest(0, {"in": 10}, {"in": "first"})
+    assert found is not None
+    assert found.topic_ids == {"in": "first"}
+
+
 def test_only_the_last_two_are_kept(store: SnapshotStore, tmp_path: Path) -> None:
     for offset in range(5):
         store.write(0, snapshot(offset))
