@@ -15,7 +15,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import faust
 import numpy as np
@@ -153,8 +153,8 @@ class Control:
         app = make_app(self.start.platform.kafka, self.group, self.slot, home() / "faust" / self.group)
         for each in self._inputs:
             app.agent(app.topic(each.topic, key_type=bytes, value_type=bytes))(_agent(each))
-        app.on_partitions_revoked.connect(self._revoked)
-        app.on_partitions_assigned.connect(self._assigned)
+        app.on_partitions_revoked.connect(cast(Any, self._revoked))
+        app.on_partitions_assigned.connect(cast(Any, self._assigned))
         handlers = [asyncio.create_task(self._work(app, each)) for each in self._inputs]
         tasks = [asyncio.create_task(_run(task)) for task in self._tasks]
         beats = asyncio.create_task(self._beat(told))
@@ -234,14 +234,14 @@ class Control:
             count += 1
             await asyncio.sleep(1.0)
 
-    async def _revoked(self, _app: Any, *_given: Any, signal: Any = None, **_more: Any) -> None:
+    async def _revoked(self, _app: Any, *_given: Any, **_more: Any) -> None:
         """What waits comes again, here or at another slot, from what was committed."""
         for each in self._inputs:
             each.waiting.clear()
             each.more.clear()
             each.room.set()
 
-    async def _assigned(self, _app: Any, *given: Any, signal: Any = None, **_more: Any) -> None:
+    async def _assigned(self, _app: Any, *given: Any, **_more: Any) -> None:
         assigned = given[0]
         self.seen.units.set(len(assigned))
         self.health.ready = True
