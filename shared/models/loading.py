@@ -8,19 +8,26 @@ import numpy.typing as npt
 import torch
 
 from shared.models.architectures import Network, empty
-from shared.models.manifest import Artefact, Manifest
+from shared.models.ensemble import read_onnx
+from shared.models.manifest import Artefact, Manifest, Trees
+from shared.models.outputs import improper, output_shape
 from shared.models.safety import ModelRefused, Tensor, read_tensors
+from shared.models.sessions import TreeNetwork
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A network that passed its golden samples on `device`, with the manifest that describes it."""
+    """A model that passed its golden samples on `device`, with the manifest that describes it.
+
+    `network` takes float64[n, k] and gives float64[n], or float64[n, classes] where there are more than two;
+    it is a torch module, or trees that run on CPU only.
+    """
 
     manifest: Manifest
     digest: str
-    network: Network
+    network: Network | TreeNetwork
     device: torch.device
 
     @property
@@ -28,24 +35,47 @@ class LoadedModel:
         """The inputs, in order."""
         return self.manifest.feature_names
 
+    @property
+    def classes(self) -> int:
+        """How many classes it tells apart."""
+        return self.manifest.architecture.classes
+
+    @property
+    def centre(self) -> Floats:
+        """A plausible vector float64[k]: the means that the features were scaled by, or zeros."""
+        if isinstance(self.network, Network):
+            return np.asarray(self.network.scaling.mean.cpu().numpy(), np.float64)
+        return np.zeros(len(self.feature_names), np.float64)
+
 
 def load_model(
-    artefact: Artefact, fingerprint: str, feature_names: Sequence[str], device: str | torch.device = "cpu"
+    artefact: Artefact,
+    fingerprint: str,
+    feature_names: Sequence[str],
+    device: str | torch.device = "cpu",
+    classes: int = 2,
 ) -> LoadedModel:
     """Build the network and prove it; ModelRefused with the first thing that is wrong.
 
-    `fingerprint` and `feature_names` are the pipeline's, as it is declared now.
+    `fingerprint`, `feature_names` and `classes` are the pipeline's, as it is declared now.
     The artefact's digest has been verified by the store.
     """
-    check_manifest(artefact.manifest, fingerprint, feature_names)
+    check_manifest(artefact.manifest, fingerprint, feature_names, classes)
     manifest = artefact.manifest
-    model = LoadedModel(manifest, artefact.digest, _network(artefact), torch.device(device))
-    model.network.to(model.device)
+    network: Network | TreeNetwork
+    if isinstance(manifest.architecture, Trees):
+        ensemble = read_onnx(artefact.files[manifest.weights], manifest.architecture)
+        network, device = TreeNetwork(ensemble, manifest.architecture), "cpu"
+    else:
+        network = _network(artefact).to(torch.device(device))
+    model = LoadedModel(manifest, artefact.digest, network, torch.device(device))
     check_golden(model, artefact.files[manifest.golden.file])
     return model
 
 
-def check_manifest(manifest: Manifest, fingerprint: str, feature_names: Sequence[str]) -> None:
+def check_manifest(
+    manifest: Manifest, fingerprint: str, feature_names: Sequence[str], classes: int = 2
+) -> None:
     """Refuse a model for other features or with other outputs than the pipeline's, by what it says of itself."""
     if manifest.feature_fingerprint != fingerprint:
         raise ModelRefused(
@@ -55,13 +85,16 @@ def check_manifest(manifest: Manifest, fingerprint: str, feature_names: Sequence
         )
     if manifest.feature_names != tuple(feature_names):
         raise ModelRefused("features.mismatch", "the manifest names other features than the pipeline")
-    if manifest.architecture.classes != 2:
-        raise ModelRefused("outputs.mismatch", f"{manifest.architecture.classes} classes; only 2 are served")
+    if manifest.architecture.classes != classes:
+        detail = f"tells {manifest.architecture.classes} classes apart, this pipeline has {classes}"
+        raise ModelRefused("outputs.mismatch", detail)
 
 
 def _network(artefact: Artefact) -> Network:
     manifest = artefact.manifest
     tensors = read_tensors(artefact.files[manifest.weights])
+    if isinstance(manifest.architecture, Trees):
+        raise TypeError("trees are no network")
     network = empty(manifest.architecture, manifest.dtype)
     expected = network.state_dict()
     if set(expected) != set(tensors):
@@ -83,7 +116,7 @@ def _check_tensor(name: str, tensor: Tensor, expected: torch.Tensor) -> None:
 
 
 def golden_samples(artefact: Artefact) -> tuple[Floats, Floats]:
-    """Inputs float64[m, k] and outputs float64[m]; ModelRefused where the file holds anything else."""
+    """Inputs float64[m, k] and outputs float64[m] or [m, classes]; ModelRefused for any other content."""
     manifest = artefact.manifest
     return _golden(manifest, artefact.files[manifest.golden.file])
 
@@ -92,7 +125,8 @@ def _golden(manifest: Manifest, data: bytes) -> tuple[Floats, Floats]:
     tensors = read_tensors(data)
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     rows = manifest.golden.rows
-    if shapes != {"inputs": (rows, manifest.architecture.inputs), "outputs": (rows,)}:
+    outputs = output_shape(rows, manifest.architecture.classes)
+    if shapes != {"inputs": (rows, manifest.architecture.inputs), "outputs": outputs}:
         raise ModelRefused("weights.shape", f"golden samples have {shapes}")
     if any(tensor.dtype != np.float64 for tensor in tensors.values()):
         raise ModelRefused("dtype.mismatch", "golden samples are not float64")
@@ -106,7 +140,7 @@ def check_golden(model: LoadedModel, data: bytes) -> None:
         scores = model.network(torch.from_numpy(inputs).to(model.device)).cpu().numpy()
     if not np.isfinite(scores).all():
         raise ModelRefused("golden.nonfinite", "the model gives NaN or infinity on its golden samples")
-    if any(((part < 0) | (part > 1)).any() for part in (scores, expected)):
+    if improper(scores).any() or improper(expected).any():
         raise ModelRefused("golden.range", "a golden output is no probability in [0, 1]")
     worst = float(np.abs(scores - expected).max())
     if worst > model.manifest.golden.tolerance:

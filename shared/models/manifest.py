@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from shared.models.safety import ModelRefused, strict_json
 
@@ -21,7 +29,8 @@ MAX_FILE_BYTES = 4 << 30
 MAX_PARAMETERS = 1 << 30
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-FileName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,40}\.safetensors$")]
+FileName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,40}\.(safetensors|onnx)$")]
+TensorsName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,40}\.safetensors$")]
 Width = Annotated[int, Field(ge=1, le=65_536)]
 
 
@@ -42,21 +51,59 @@ class Linear(_Frozen):
         return (self.inputs, _outputs(self.classes))
 
 
+class Category(_Frozen):
+    """An input that is a code in 0..values-1: it is looked up in a table of `width` columns, not scaled.
+
+    Any other number is looked up in the table's last row, `values`, which stands for codes never seen.
+    """
+
+    input: Annotated[int, Field(ge=0, lt=65_536)]
+    values: Annotated[int, Field(ge=1, le=1_000_000)]
+    width: Annotated[int, Field(ge=1, le=256)]
+
+
 class Mlp(_Frozen):
-    """Fully connected layers with ReLU between them."""
+    """Fully connected layers with ReLU between them, behind an embedding for each category."""
 
     name: Literal["mlp"] = "mlp"
     inputs: Width
     hidden: Annotated[tuple[Width, ...], Field(min_length=1, max_length=16)]
     classes: Annotated[int, Field(ge=2, le=1024)] = 2
+    # Left out of the canonical form where there is none.
+    categorical: Annotated[
+        tuple[Category, ...], Field(max_length=1024, exclude_if=lambda categories: not categories)
+    ] = ()
+
+    @model_validator(mode="after")
+    def _categories_are_inputs(self) -> "Mlp":
+        places = [category.input for category in self.categorical]
+        if places != sorted(set(places)) or any(place >= self.inputs for place in places):
+            raise ValueError(f"categorical inputs {places[:20]} must ascend and stay below {self.inputs}")
+        return self
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Units a layer, inputs first, outputs last; two classes need one output."""
-        return (self.inputs, *self.hidden, _outputs(self.classes))
+        """Units a layer, inputs (categories embedded) first, outputs last; two classes need one output."""
+        embedded = sum(category.width - 1 for category in self.categorical)
+        return (self.inputs + embedded, *self.hidden, _outputs(self.classes))
 
 
-Architecture = Annotated[Linear | Mlp, Field(discriminator="name")]
+class Trees(_Frozen):
+    """Gradient-boosted decision trees in ONNX: `nodes` decide, so there are `nodes + trees` leaves."""
+
+    name: Literal["trees"] = "trees"
+    inputs: Width
+    trees: Annotated[int, Field(ge=1, le=100_000)]
+    nodes: Annotated[int, Field(ge=1, le=4_000_000)]
+    classes: Annotated[int, Field(ge=2, le=1024)] = 2
+
+    @property
+    def outputs(self) -> int:
+        """Sums of leaves a row; two classes need one."""
+        return _outputs(self.classes)
+
+
+Architecture = Annotated[Linear | Mlp | Trees, Field(discriminator="name")]
 Dtype = Literal["float32", "float64"]
 
 
@@ -64,14 +111,17 @@ def _outputs(classes: int) -> int:
     return 1 if classes == 2 else classes
 
 
-def parameters(architecture: Linear | Mlp) -> int:
-    """How many weights and biases the layers have.
+def parameters(architecture: Linear | Mlp | Trees) -> int:
+    """How many weights and biases the layers and tables have, or splits and leaves the trees.
 
     >>> parameters(Mlp(inputs=14, hidden=(32, 16)))
     1025
     """
-    widths = architecture.widths
-    return sum((a + 1) * b for a, b in pairwise(widths))
+    if isinstance(architecture, Trees):
+        return 2 * architecture.nodes + architecture.trees
+    categories = architecture.categorical if isinstance(architecture, Mlp) else ()
+    tables = sum((category.values + 1) * category.width for category in categories)
+    return tables + sum((a + 1) * b for a, b in pairwise(architecture.widths))
 
 
 class FileEntry(_Frozen):
@@ -84,7 +134,7 @@ class FileEntry(_Frozen):
 class Golden(_Frozen):
     """Inputs whose outputs are known: what the weights give must agree within `tolerance` (absolute)."""
 
-    file: FileName = "golden.safetensors"
+    file: TensorsName = "golden.safetensors"
     rows: Annotated[int, Field(ge=1, le=4096)]
     tolerance: Annotated[float, Field(gt=0, le=1e-3)]
 
@@ -96,9 +146,12 @@ class Budget(_Frozen):
     row_seconds: Annotated[float, Field(gt=0, le=60)]
 
     @staticmethod
-    def estimate(architecture: Linear | Mlp, dtype: Dtype) -> "Budget":
+    def estimate(architecture: Linear | Mlp | Trees, dtype: Dtype) -> "Budget":
         """From the size alone, so that the same training gives the same manifest on any machine."""
         count = parameters(architecture)
+        if isinstance(architecture, Trees):  # a split is some 150 bytes of ONNX, parsed and loaded
+            row_seconds = 20e-6 + 0.2e-6 * architecture.trees
+            return Budget(memory_bytes=1024 * count + (256 << 20), row_seconds=row_seconds)
         weights = count * (4 if dtype == "float32" else 8)
         return Budget(memory_bytes=4 * weights + (256 << 20), row_seconds=20e-6 + 0.5e-9 * count)
 
@@ -155,6 +208,9 @@ def _check(manifest: Manifest) -> None:
     named = {manifest.weights, manifest.golden.file}
     if named != set(manifest.files) or len(named) != 2:
         raise ModelRefused("manifest.invalid", f"files must be exactly {sorted(named)}")
+    ending = ".onnx" if isinstance(manifest.architecture, Trees) else ".safetensors"
+    if not manifest.weights.endswith(ending):
+        raise ModelRefused("manifest.invalid", f"{manifest.architecture.name} weights are a {ending} file")
     if len(manifest.feature_names) != manifest.architecture.inputs:
         raise ModelRefused(
             "features.mismatch",

@@ -130,12 +130,16 @@ def _serve(stream: BinaryIO) -> dict[str, object]:
     import torch
 
     from shared.models.loading import golden_samples, load_model
+    from shared.models.manifest import Trees
 
     torch.set_num_threads(1)
+    if isinstance(manifest.architecture, Trees):  # what it maps is not the model's
+        _import_runtime()
     if sys.platform == "linux":
         _cap_memory(manifest.budget.memory_bytes)
     try:
-        model = load_model(artefact, head["fingerprint"], manifest.feature_names)
+        classes = manifest.architecture.classes
+        model = load_model(artefact, head["fingerprint"], manifest.feature_names, classes=classes)
         inputs = torch.from_numpy(golden_samples(artefact)[0])
         with torch.inference_mode():
             row_seconds = min(_timed(model.network, inputs) for _ in range(3)) / len(inputs)
@@ -149,6 +153,14 @@ def _serve(stream: BinaryIO) -> dict[str, object]:
         detail = f"takes {row_seconds:.2g} s a row on its golden samples, {allowed:.2g} is allowed"
         return {"reason": "resources.latency", "detail": detail}
     return {"row_seconds": row_seconds}
+
+
+def _import_runtime() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise ModelRefused("runtime.missing", f"this host cannot serve trees: {error}") from error
 
 
 def _timed(network: object, inputs: object) -> float:

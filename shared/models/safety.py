@@ -33,9 +33,9 @@ class ModelRefused(Refused):
     announcement.invalid · location.forbidden · version.stale · artefact.missing · artefact.conflict
     signature.missing · signature.unknown_key · signature.invalid · signature.expired
     manifest.invalid · digest.mismatch · features.mismatch · dtype.mismatch · outputs.mismatch
-    format.pickle · format.zip · format.7z · format.gzip · format.zstd · format.safetensors
+    format.pickle · format.zip · format.7z · format.gzip · format.zstd · format.safetensors · format.onnx
     weights.duplicate_key · weights.shape · weights.nonfinite
-    golden.mismatch · golden.nonfinite · golden.range · resources.memory · resources.latency
+    golden.mismatch · golden.nonfinite · golden.range · resources.memory · resources.latency · runtime.missing
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -76,10 +76,10 @@ def sniff(data: bytes) -> None:
     if data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data) - 8:
         return
     if data[:1] == b"\x80":
-        raise ModelRefused("format.pickle", "begins like a pickle; only safetensors is read")
+        raise ModelRefused("format.pickle", "begins like a pickle; only safetensors and ONNX are read")
     for magic, reason in _ARCHIVES.items():
         if data.startswith(magic):
-            raise ModelRefused(reason, "begins like an archive; only safetensors is read")
+            raise ModelRefused(reason, "begins like an archive; only safetensors and ONNX are read")
 
 
 def _malformed(detail: str) -> ModelRefused:

@@ -1,10 +1,10 @@
-"""Scores to business categories, by the thresholds that the pipeline declares."""
+"""Scores to business categories, by the thresholds that the pipeline declares; classes to their names."""
 
 from collections.abc import Iterable
 
 import numpy as np
 
-from shared.codec.batch import Floats, Strings
+from shared.codec.batch import Floats, Ints, Strings
 
 
 class Decisions:
@@ -25,3 +25,19 @@ class Decisions:
     def decide(self, scores: Floats) -> Strings:
         """The category of each score in [0, 1]: the last whose bound is not above it. Shares one buffer."""
         return self._texts.take(np.searchsorted(self._bounds, scores, side="right") - 1)
+
+
+class ClassNames:
+    """The names of the label's classes, in declared order.
+
+    >>> ClassNames(["low", "mid", "high"]).of(np.array([2, 0])).to_list()
+    [b'high', b'low']
+    """
+
+    def __init__(self, classes: Iterable[object]) -> None:
+        self.names = tuple(str(each) for each in classes)
+        self._texts = Strings.of([name.encode() for name in self.names])
+
+    def of(self, predicted: Ints) -> Strings:
+        """The name of each class index. Shares one buffer."""
+        return self._texts.take(predicted)

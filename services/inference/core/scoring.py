@@ -9,6 +9,7 @@ import torch
 
 from shared.codec.batch import Floats, Ints, Mask
 from shared.models.loading import LoadedModel
+from shared.models.outputs import improper, output_shape
 
 FEATURES_NONFINITE = "features.nonfinite"
 MODEL_FAILED = "model.failed"
@@ -29,15 +30,28 @@ class BadRow:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Scores float64[n] in [0, 1] where `bad` is False; 0 and meaningless where it is True."""
+    """Scores float64[n] in [0, 1] where `bad` is False; 0 and meaningless where it is True.
+
+    Two classes: the score is P(the class of index `positive`), `probabilities` is None. More: `probabilities`
+    float64[n, classes] and the score is the largest of the row.
+    """
 
     scores: Floats
     bad: Mask
     rows: tuple[BadRow, ...] = ()
+    probabilities: Floats | None = None
+    positive: int = 1
+
+    @property
+    def predicted(self) -> Ints:
+        """The class of each row int64[n]: of two the positive one from 0.5 on, of more the first largest."""
+        if self.probabilities is None:
+            return np.where(self.scores >= 0.5, self.positive, 1 - self.positive)
+        return np.asarray(self.probabilities.argmax(axis=1), np.int64)
 
 
 class _Engine(Protocol):
-    """Runs the network over any number of rows, float64[n, k] to float64[n]; raises what the model raises."""
+    """Runs the network over any rows, float64[n, k] to float64[n] or [n, classes]; raises what it raises."""
 
     def run(self, features: Floats) -> Floats: ...
 
@@ -47,7 +61,7 @@ class _Cpu:
     model: LoadedModel
 
     def run(self, features: Floats) -> Floats:
-        out = np.empty(len(features), np.float64)
+        out = np.empty(output_shape(len(features), self.model.classes), np.float64)
         for begin in range(0, len(features), CPU_ROWS):
             part = torch.from_numpy(features[begin : begin + CPU_ROWS])
             out[begin : begin + CPU_ROWS] = self.model.network(part).numpy()
@@ -73,7 +87,8 @@ class _Gpu:
         self._computed = _events()
 
     def run(self, features: Floats) -> Floats:
-        outputs = torch.empty(len(features), dtype=torch.float64, pin_memory=True)
+        shape = output_shape(len(features), self._model.classes)
+        outputs = torch.empty(shape, dtype=torch.float64, pin_memory=True)
         compute = torch.cuda.current_stream(self._model.device)
         try:
             for turn, begin in enumerate(range(0, len(features), self._rows)):
@@ -103,6 +118,8 @@ class Scorer:
     """One model, ready to score. On CPU it holds torch to one thread in the thread that scores."""
 
     model: LoadedModel
+    positive: int = 1
+    """Index of the class that the score of two classes is the probability of."""
     _engine: _Engine = field(init=False)
     _thread: int = field(init=False, default=0)
 
@@ -115,23 +132,27 @@ class Scorer:
             torch.set_num_threads(1)
             self._thread = threading.get_ident()
         count = len(features)
-        scores, bad = np.zeros(count, np.float64), np.zeros(count, np.bool_)
+        values = np.zeros(output_shape(count, self.model.classes), np.float64)
+        bad = np.zeros(count, np.bool_)
         found: list[BadRow] = []
         finite = np.isfinite(features).all(axis=1)
         if finite.all():
-            self._attempt(features, np.arange(count), scores, found)
+            self._attempt(features, np.arange(count), values, found)
         else:
             rows = np.flatnonzero(finite)
             names = self.model.feature_names
             for row in np.flatnonzero(~finite).tolist():
                 which = names[int(np.argmin(np.isfinite(features[row])))]
                 found.append(BadRow(row, FEATURES_NONFINITE, f"feature {which} is NaN or infinite"))
-            self._attempt(features[rows], rows, scores, found)
+            self._attempt(features[rows], rows, values, found)
         bad[[each.row for each in found]] = True
-        scores[bad] = 0.0
-        return Scored(scores, bad, tuple(sorted(found, key=lambda each: each.row)))
+        values[bad] = 0.0
+        spoiled = tuple(sorted(found, key=lambda each: each.row))
+        if values.ndim == 1:
+            return Scored(values, bad, spoiled, None, self.positive)
+        return Scored(values.max(axis=1), bad, spoiled, values)
 
-    def _attempt(self, features: Floats, rows: Ints, scores: Floats, found: list[BadRow]) -> None:
+    def _attempt(self, features: Floats, rows: Ints, out: Floats, found: list[BadRow]) -> None:
         """Score all rows at once; where the model raises, each half, until the culprit stands alone."""
         if not len(rows):
             return
@@ -143,12 +164,12 @@ class Scorer:
                 found.append(BadRow(int(rows[0]), MODEL_FAILED, f"{type(error).__name__}: {error}"[:500]))
                 return
             half = len(rows) // 2
-            self._attempt(features[:half], rows[:half], scores, found)
-            self._attempt(features[half:], rows[half:], scores, found)
+            self._attempt(features[:half], rows[:half], out, found)
+            self._attempt(features[half:], rows[half:], out, found)
             return
-        scores[rows] = values
-        for at in np.flatnonzero(~((values >= 0.0) & (values <= 1.0))).tolist():
-            message = f"the model gave {values[at]}, not a probability in [0, 1]"
+        out[rows] = values
+        for at in np.flatnonzero(improper(values)).tolist():
+            message = f"the model gave {values[at]}, not a probability in [0, 1]"[:500]
             found.append(BadRow(int(rows[at]), MODEL_NONFINITE, message))
 
     def warm_up(self, recent: Floats) -> None:
@@ -157,6 +178,6 @@ class Scorer:
         With no recent vectors the means that the model was scaled by are used.
         """
         if not len(recent):
-            recent = self.model.network.scaling.mean.cpu().numpy()[None, :].repeat(CPU_ROWS, axis=0)
+            recent = self.model.centre[None, :].repeat(CPU_ROWS, axis=0)
         self.score(recent)
         self.score(recent[:1])

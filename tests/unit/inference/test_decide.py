@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.inference.core.decide import Decisions
+from services.inference.core.decide import ClassNames, Decisions
 
 PROBABILITY = st.floats(0, 1)
 
@@ -25,3 +25,8 @@ def test_each_score_gets_the_last_category_whose_bound_it_reaches(
 def test_thresholds_ascend_from_zero(starts: list[float]) -> None:
     with pytest.raises(ValueError, match="ascend"):
         Decisions([("x", start) for start in starts])
+
+
+def test_classes_are_named_by_their_place() -> None:
+    assert ClassNames(["a", 7, True]).of(np.array([2, 0, 1])).to_list() == [b"True", b"a", b"7"]
+    assert ClassNames(["a"]).of(np.array([], np.int64)).to_list() == []

@@ -2,10 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from services.inference.core.scoring import CPU_ROWS, Scorer
+from services.inference.core.scoring import CPU_ROWS, Scored, Scorer
 from shared.codec.batch import Floats
+from shared.models.architectures import Network
+from shared.models.loading import LoadedModel, load_model
+from shared.models.manifest import Linear
 from tests.unit.inference.makers import POISON, WEIRD, loaded, touchy
-from tests.unit.models.makers import samples
+from tests.unit.models.makers import FINGERPRINT, NAMES, artefact, samples, trees
 
 
 def _expected(matrix: Floats) -> Floats:
@@ -86,3 +89,58 @@ def test_scoring_holds_torch_to_one_thread() -> None:
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+def _three(seed: int = 7) -> LoadedModel:
+    return load_model(artefact(Linear(inputs=3, classes=3), seed=seed), FINGERPRINT, NAMES, classes=3)
+
+
+@pytest.mark.parametrize("rows", [0, 1, CPU_ROWS + 1])
+def test_more_classes_give_a_probability_each_and_the_largest_as_score(rows: int) -> None:
+    matrix = samples(rows)
+    model = _three()
+    scored = Scorer(model).score(matrix)
+    assert scored.probabilities is not None
+    with torch.inference_mode():
+        expected = model.network(torch.from_numpy(matrix)).numpy()
+    np.testing.assert_allclose(scored.probabilities, expected, rtol=0, atol=1e-6)
+    assert scored.scores.tolist() == scored.probabilities.max(axis=1).tolist()
+    assert scored.predicted.tolist() == scored.probabilities.argmax(axis=1).tolist()
+    assert scored.predicted.dtype == np.int64
+
+
+class _Leaky(Network):
+    """Probabilities that do not sum to 1 for negative first features."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = super().forward(x)
+        return torch.where(x[:, :1] < 0, out * 0.9, out)
+
+
+def test_probabilities_of_another_sum_are_bad() -> None:
+    model = _three()
+    model.network.__class__ = _Leaky
+    matrix = np.abs(samples(10))
+    matrix[4, 0] = -1.0
+    scored = Scorer(model).score(matrix)
+    assert [(bad.row, bad.reason) for bad in scored.rows] == [(4, "model.nonfinite")]
+    assert scored.probabilities is not None
+    assert scored.probabilities[4].tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("positive", [0, 1])
+def test_of_two_classes_the_positive_one_is_predicted_from_a_half_on(positive: int) -> None:
+    scored = Scored(np.array([0.0, 0.49, 0.5, 1.0]), np.zeros(4, np.bool_), positive=positive)
+    assert (scored.predicted == positive).tolist() == [False, False, True, True]
+    assert Scorer(loaded(), positive).score(samples(1)).positive == positive
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_trees_are_scored_as_networks_are(classes: int) -> None:
+    model = load_model(trees(classes), FINGERPRINT, NAMES, classes=classes)
+    scorer = Scorer(model)
+    scorer.warm_up(np.empty((0, 3)))
+    matrix = samples(2 * CPU_ROWS + 5)
+    whole, single = scorer.score(matrix), [scorer.score(matrix[i : i + 1]) for i in range(20)]
+    assert not whole.bad.any()
+    assert [each.scores[0] for each in single] == pytest.approx(whole.scores[:20].tolist(), abs=1e-14)

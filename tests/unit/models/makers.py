@@ -8,8 +8,9 @@ import torch
 
 from shared.models.announcement import Announcement
 from shared.models.architectures import Network
-from shared.models.building import Features, Provenance, build_artefact
-from shared.models.manifest import Artefact, Dtype, Linear, Manifest, Mlp, describe
+from shared.models.building import Features, Provenance, build_artefact, build_trees
+from shared.models.ensemble import Ensemble
+from shared.models.manifest import Artefact, Dtype, Linear, Manifest, Mlp, Trees, describe
 from shared.models.safety import Tensor, read_tensors, write_tensors
 
 NAMES = ("amount", "count", "risk")
@@ -58,3 +59,46 @@ def announcement(version: int = 1, sequence: int | None = None, **changes: Any) 
         issued_at=1_000,
     )
     return replace(said, **changes)
+
+
+def ensemble(outputs: int = 1) -> Ensemble:
+    """Two trees an output over three features, the first of two splits, the second of one."""
+    trees = 2 * outputs
+    low: list[int] = []
+    low_leaf: list[int] = []
+    high: list[int] = []
+    high_leaf: list[int] = []
+    roots: list[int] = []
+    targets: list[int] = []
+    nodes = leaves = 0
+    for tree in range(trees):
+        roots.append(nodes)
+        if tree % 2 == 0:
+            low, low_leaf = [*low, leaves, leaves + 1], [*low_leaf, 1, 1]
+            high, high_leaf = [*high, nodes + 1, leaves + 2], [*high_leaf, 0, 1]
+        else:
+            low, low_leaf = [*low, leaves], [*low_leaf, 1]
+            high, high_leaf = [*high, leaves + 1], [*high_leaf, 1]
+        size = 2 - tree % 2
+        targets += [tree // 2] * (size + 1)
+        nodes, leaves = nodes + size, leaves + size + 1
+    random = np.random.default_rng(outputs)
+    return Ensemble(
+        splits=random.normal(size=nodes),
+        features=random.integers(0, 3, nodes),
+        low=np.array(low),
+        low_leaf=np.array(low_leaf),
+        high=np.array(high),
+        high_leaf=np.array(high_leaf),
+        values=random.normal(size=leaves),
+        targets=np.array(targets),
+        roots=np.array(roots),
+        baseline=random.normal(size=outputs),
+    )
+
+
+def trees(classes: int = 2) -> Artefact:
+    """Boosted trees over three features."""
+    outputs = 1 if classes == 2 else classes
+    architecture = Trees(inputs=3, trees=2 * outputs, nodes=3 * outputs, classes=classes)
+    return build_trees(architecture, ensemble(outputs), FEATURES, samples(), Provenance({}, {}, {}))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from shared.models.loading import load_model
-from shared.models.manifest import Artefact, Linear, Mlp
+from shared.models.manifest import Artefact, Category, Linear, Mlp
 from shared.models.safety import ModelRefused, Tensor, check_safetensors, read_tensors, write_tensors
 from tests.unit.models.makers import FINGERPRINT, NAMES, artefact, rebound, samples, weights, with_weights
 
@@ -127,6 +127,11 @@ def _without(of: Artefact, name: str) -> Artefact:
     return rebound(of, {of.manifest.weights: write_tensors(kept)})
 
 
+def _embedding() -> Artefact:
+    category = Category(input=1, values=5, width=2)
+    return artefact(Mlp(inputs=3, hidden=(4,), categorical=(category,)))
+
+
 def _overflowing() -> Artefact:
     """Finite weights whose products are not: infinity minus infinity."""
     base = artefact(Mlp(inputs=3, hidden=(2,)))
@@ -162,6 +167,11 @@ MODELS: dict[str, tuple[Callable[[], Artefact], str]] = {
         "features.mismatch",
     ),
     "more_outputs": (lambda: artefact(Linear(inputs=3, classes=3)), "outputs.mismatch"),
+    "table_of_another_size": (
+        lambda: with_weights(_embedding(), embeddings__0__weight=np.zeros((5, 2), np.float32)),
+        "weights.shape",
+    ),
+    "table_missing": (lambda: _without(_embedding(), "embeddings.0.weight"), "weights.shape"),
     "golden_differs": (lambda: _golden(artefact(), outputs=np.full(8, 0.123)), "golden.mismatch"),
     "golden_of_other_weights": (
         lambda: with_weights(artefact(), layers__2__bias=np.array([5.0], np.float32)),
@@ -189,7 +199,39 @@ def test_models_that_do_not_fit_are_refused(case: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("architecture", [Linear(inputs=3), Mlp(inputs=3, hidden=(4, 2))])
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        Linear(inputs=3),
+        Mlp(inputs=3, hidden=(4, 2)),
+        Linear(inputs=3, classes=5),
+        Mlp(inputs=3, hidden=(4,), classes=12),
+        Mlp(inputs=3, hidden=(4,), categorical=(Category(input=1, values=5, width=2),)),
+    ],
+)
 def test_an_honest_model_is_loaded(architecture: Linear | Mlp, dtype: Any) -> None:
     made = artefact(architecture, dtype)
-    assert load_model(made, FINGERPRINT, NAMES).digest == made.digest
+    loaded = load_model(made, FINGERPRINT, NAMES, classes=architecture.classes)
+    assert loaded.digest == made.digest
+    assert loaded.classes == architecture.classes
+
+
+def _three(**changes: Any) -> Artefact:
+    return _golden(artefact(Linear(inputs=3, classes=3)), **changes)
+
+
+THREE: dict[str, tuple[Callable[[], Artefact], str]] = {
+    "sum": (lambda: _three(outputs=np.full((8, 3), 0.4)), "golden.range"),
+    "outside": (lambda: _three(outputs=np.tile([1.2, -0.1, -0.1], (8, 1))), "golden.range"),
+    "other": (lambda: _three(outputs=np.full((8, 3), 1 / 3)), "golden.mismatch"),
+    "flat": (lambda: _three(outputs=np.full(8, 0.5)), "weights.shape"),
+    "two": (lambda: artefact(), "outputs.mismatch"),
+}
+
+
+@pytest.mark.parametrize("case", THREE)
+def test_models_of_three_classes_that_do_not_fit_are_refused(case: str) -> None:
+    make, reason = THREE[case]
+    with pytest.raises(ModelRefused) as refused:
+        load_model(make(), FINGERPRINT, NAMES, classes=3)
+    assert refused.value.reason == reason

@@ -1,10 +1,23 @@
 import json
 
 import pytest
+import torch
 
-from shared.models.manifest import MAX_MANIFEST_BYTES, Artefact, Linear, Manifest, Mlp, parameters
+from shared.models.architectures import Network
+from shared.models.building import untrained
+from shared.models.loading import load_model
+from shared.models.manifest import (
+    MAX_MANIFEST_BYTES,
+    Artefact,
+    Category,
+    Linear,
+    Manifest,
+    Mlp,
+    Trees,
+    parameters,
+)
 from shared.models.safety import ModelRefused
-from tests.unit.models.makers import artefact
+from tests.unit.models.makers import FEATURES, FINGERPRINT, NAMES, artefact
 
 
 def test_canonical_bytes_come_back_as_the_same_manifest() -> None:
@@ -66,3 +79,36 @@ def test_a_changed_byte_in_a_file_is_a_digest_mismatch() -> None:
 def test_parameters_counts_weights_and_biases() -> None:
     assert parameters(Linear(inputs=3)) == 4
     assert parameters(Mlp(inputs=3, hidden=(4, 2))) == 16 + 10 + 3
+    embedding = Mlp(inputs=3, hidden=(4,), categorical=(Category(input=0, values=9, width=2),))
+    assert parameters(embedding) == 10 * 2 + 5 * 4 + 5
+    assert parameters(Trees(inputs=3, trees=2, nodes=3)) == 3 + 5
+
+
+def test_a_network_without_categories_keeps_the_form_it_had() -> None:
+    assert b"categorical" not in artefact().manifest.canonical()
+
+
+@pytest.mark.parametrize("places", [(1, 1), (2, 1), (3,)])
+def test_categories_are_inputs_in_order(places: tuple[int, ...]) -> None:
+    categories = [{"input": place, "values": 4, "width": 2} for place in places]
+    changed = _mutated(
+        architecture={"name": "mlp", "inputs": 3, "hidden": [4], "classes": 2, "categorical": categories}
+    )
+    with pytest.raises(ModelRefused, match=r"manifest\.invalid"):
+        Manifest.parse(changed)
+
+
+def test_a_code_is_looked_up_and_any_other_number_is_unseen() -> None:
+    category = Category(input=1, values=3, width=2)
+    network = Network(Mlp(inputs=2, hidden=(4,), categorical=(category,)), "float64")
+    codes = [0.0, 1.0, 2.0, 3.0, -1.0, 1.5, 1e18, -1e300]
+    out = network(torch.tensor([[0.5, code] for code in codes], dtype=torch.float64)).tolist()
+    assert len(set(out[:4])) == 4
+    assert set(out[3:]) == {out[3]}
+
+
+def test_untrained_models_know_nothing() -> None:
+    for classes in (2, 3):
+        loaded = load_model(untrained(FEATURES, classes), FINGERPRINT, NAMES, classes=classes)
+        out = loaded.network(torch.ones(4, 3, dtype=torch.float64))
+        assert torch.allclose(out, torch.full_like(out, 1 / classes))
