@@ -45,7 +45,7 @@ class Naive:
             if kind != PROGRESS:
                 time = max(time, mark)
                 self.queues.setdefault(source, []).append((time, kind, source, offset))
-                self.newest = max(self.newest, time)
+            self.newest = max(self.newest, time)
         while heads := [q[0] for q in self.queues.values() if q and q[0][0] < self.low()]:
             first = min(heads)
             self.queues[first[2]].pop(0)
@@ -93,6 +93,12 @@ def test_going_idle_at_once_or_after_a_word_is_the_same() -> None:
     one.push(batch(words[0]))
     other.push(batch(words[1]))
     assert one.marks.tolist() == other.marks.tolist()
+
+
+def test_a_source_without_rows_passes_on_where_it_has_come_to() -> None:
+    merge = Merge(2)
+    merge.push(batch([(PROGRESS, 0, 7, 0), (PROGRESS, 1, 9, 0)]))
+    assert merge.frontier == 7
 
 
 @given(rows, st.lists(st.integers(0, 60), max_size=5))
@@ -164,5 +170,5 @@ def test_row_of_a_woken_source_is_late_and_kept() -> None:
     assert told(merge.push(batch([(IDLE, 1, 0, 0), (EVENT, 0, 8, 1), (PROGRESS, 0, 9, 2)]))) == [
         (1, 8, False)
     ]
-    assert told(merge.push(batch([(EVENT, 1, 3, 3)]))) == [(3, 9 - 1, True)]
+    assert told(merge.push(batch([(EVENT, 1, 3, 3)]))) == [(3, 9, True)]
     assert merge.late_total == 1

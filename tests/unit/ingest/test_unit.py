@@ -200,7 +200,7 @@ def test_an_open_replay_holds_idleness_back_and_its_word_moves_the_order() -> No
     replays.take([_word(OPEN, 101, 1, 0)])
     heard.hear(made.step([], NOW + 5_001))
     assert _ids(heard) == ["et1"]
-    assert _progress(made.progress()) == (100, False, 0)
+    assert _progress(made.progress()) == (101, False, 0)
 
 
 def test_a_word_counts_only_from_the_position_that_it_names() -> None:
