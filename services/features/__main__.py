@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from services.features.core.fold import FeatureFold
+from services.features.core.profile import ProfiledFold
 from services.features.metrics import ViewMetrics
 from services.features.settings import FeaturesSettings
 from services.features.view import ViewWriter
@@ -13,16 +14,17 @@ from shared.codec.batch import Batch, Strings
 from shared.codec.hashing import partition_of
 from shared.contracts.generated import accepted_schema, features_schema, stage_schema
 from shared.contracts.pipeline import find_pipeline, load_pipeline
+from shared.control.records import Records
 from shared.errors import Refused
 from shared.kafka.columns import Reads
 from shared.runtime.entry import Start, guarded, prepare, run
-from shared.runtime.merged import Listeners, MergedUnit
+from shared.runtime.merged import Fold, Listeners, MergedUnit
 from shared.runtime.stage import Stage
 from shared.runtime.tables import Table
 from shared.runtime.unit import Out, Unit
 from shared.settings import PlatformSettings
 from shared.store.view import FeatureView
-from shared.topics import ACCEPTED, FEATURES, stage_topic
+from shared.topics import ACCEPTED, FEATURES, PROFILES, stage_topic
 
 
 def build(start: Start, entity: str, view: ViewWriter | None) -> Stage:
@@ -38,12 +40,19 @@ def build(start: Start, entity: str, view: ViewWriter | None) -> Stage:
     write = _writer(target, pipeline.partitions, _last_key if last else _next_key(start, stage))
     listeners = None if last else Listeners(target, pipeline.partitions)
 
+    profiles = Records.of(PROFILES, pipeline.name, start.schema_ids) if last and pipeline.loops else None
+
     def make_unit(number: int) -> Unit:
-        fold = FeatureFold(pipeline, stage, number)
+        fold: Fold
+        if profiles is None:
+            fold, told = FeatureFold(pipeline, stage, number), write
+        else:
+            fold = profiled = ProfiledFold(pipeline, stage, number)
+            told = _with_profiles(write, profiled, profiles)
         sources = 1 if stage == 0 else pipeline.partitions
         in_order = pipeline.order == "event"
         seen = view.take if last and view is not None else None
-        return MergedUnit(number, source, fold, write, sources, listeners, in_order, seen)
+        return MergedUnit(number, source, fold, told, sources, listeners, in_order, seen)
 
     return Stage(
         pipeline.name,
@@ -82,6 +91,20 @@ def _writer(table: Table, partitions: int, key: Callable[[Batch], Strings]) -> C
         return [Out(table.topic, keys, table.write(batch), places)]
 
     return write
+
+
+def _with_profiles(
+    write: Callable[[Batch], list[Out]], fold: ProfiledFold, profiles: Records
+) -> Callable[[Batch], list[Out]]:
+    """Write the rows, and in the same transaction the profiles that they filled."""
+
+    def both(batch: Batch) -> list[Out]:
+        outs = write(batch)
+        if fold.full:
+            outs.append(profiles.out([(str(each["unit"]), each) for each in fold.full]))
+        return outs
+
+    return both
 
 
 def _last_key(batch: Batch) -> Strings:
