@@ -45,6 +45,27 @@ def code_rows(matrix: Floats, missing: Floats, codes: Codes, least: Floats, most
             most[column] = max(most[column], value)
 
 
+@kernel
+def count_codes(codes: Codes, scratch: Ints, places: Ints, counts: Ints) -> int:
+    """Count one column's codes: how many different buckets, ascending in `places` with their `counts`.
+
+    `scratch` int64[16384] is all zero before and after.
+    """
+    least, most = 8192, -8192
+    for row in range(codes.shape[0]):
+        code = int(codes[row])
+        if code != MISSING:
+            scratch[code + 8192] += 1
+            least, most = min(least, code), max(most, code)
+    found = 0
+    for place in range(least, most + 1):
+        if scratch[place + 8192] > 0:
+            places[found], counts[found] = place, scratch[place + 8192]
+            scratch[place + 8192] = 0
+            found += 1
+    return found
+
+
 class Profiler:
     """Gathers vectors and makes a profile of every `every` of them; exact over restarts.
 
@@ -54,6 +75,7 @@ class Profiler:
     def __init__(self, unit: int, names: Sequence[str], missing: Floats, every: int) -> None:
         self._unit, self._names, self._missing, self._every = unit, list(names), missing, every
         self._codes: Codes = np.empty((every, len(names)), np.int16)
+        self._scratch, self._places, self._counts = np.zeros((3, 16_384), np.int64)
         self._number = 0
         self._begin()
 
@@ -95,16 +117,17 @@ class Profiler:
         }
 
     def _column(self, at: int) -> dict[str, Any]:
-        codes, counts = np.unique(self._codes[: self._rows, at], return_counts=True)
-        found = (codes != 0) & (codes != MISSING)
-        there = bool((codes != MISSING).any())
+        found = count_codes(self._codes[: self._rows, at], self._scratch, self._places, self._counts)
+        places, counts = self._places[:found].tolist(), self._counts[:found].tolist()
+        missing = self._rows - sum(counts)
+        zeros = counts.pop(places.index(0)) if 0 in places else 0
         return {
-            "buckets": codes[found].tolist(),
-            "counts": counts[found].tolist(),
-            "zeros": int(counts[codes == 0].sum()),
-            "missing": int(counts[codes == MISSING].sum()),
-            "minimum": float(self._least[at]) if there else 0.0,
-            "maximum": float(self._most[at]) if there else 0.0,
+            "buckets": [place for place in places if place],
+            "counts": counts,
+            "zeros": zeros,
+            "missing": missing,
+            "minimum": float(self._least[at]) if found else 0.0,
+            "maximum": float(self._most[at]) if found else 0.0,
         }
 
     def snapshot(self) -> dict[str, npt.NDArray[Any]]:
