@@ -4,44 +4,44 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from schemas import platform_schema
 from services.inference.audit import AuditTrail
-from services.inference.core.decide import Decisions
-from services.inference.core.fold import FellBack, InferenceFold
+from services.inference.core.decide import ClassNames, Decisions
+from services.inference.core.fold import InferenceFold
 from services.inference.core.registry import Registry
+from services.inference.core.rows import Answering
 from services.inference.metrics import ModelMetrics
-from services.inference.models import Follower, Verdict
+from services.inference.models import Follower
 from services.inference.settings import InferenceSettings
-from services.inference.unit import ScoringUnit
-from shared.codec.batch import Floats
+from services.inference.unit import ScoringUnit, Targets
 from shared.codec.frame import frame_prefix
 from shared.contracts.generated import features_schema
-from shared.contracts.pipeline import find_pipeline, load_pipeline
+from shared.contracts.pipeline import Pipeline, find_pipeline, load_pipeline
 from shared.models.announcement import Announcement
 from shared.models.loading import LoadedModel, check_manifest, load_model
 from shared.models.probe import Limits, probe
-from shared.models.safety import check_safetensors
+from shared.models.safety import ModelRefused, check_safetensors, sniff
 from shared.models.signing import KeyFolder, LiveKeys
 from shared.runtime.entry import RuntimeSettings, Start, guarded, prepare, run
 from shared.runtime.stage import Stage
 from shared.runtime.tables import Table
 from shared.settings import PlatformSettings, home
 from shared.store.artefacts import ArtefactStore
-from shared.topics import AUDIT, FEATURES, MODELS, PREDICTIONS
+from shared.topics import AUDIT, FEATURES, MODELS, PREDICTIONS, SHADOWS
 
 
 def build(start: Start, slot: int, settings: InferenceSettings) -> Stage:
     """The stage, with the follower of models.v1 under way."""
     pipeline = start.pipeline
     source = _table(start, FEATURES.of(pipeline.name), features_schema(pipeline))
-    target = _table(start, PREDICTIONS.of(pipeline.name), platform_schema("prediction"))
-    fold = InferenceFold(
-        pipeline.feature_names, Decisions([(d.label, d.start) for d in pipeline.model.decisions])
+    prediction = platform_schema("prediction")
+    targets = Targets(
+        _table(start, PREDICTIONS.of(pipeline.name), prediction),
+        _table(start, SHADOWS.of(pipeline.name), prediction),
     )
-    audit = _audit(start, slot)
+    fold = InferenceFold(pipeline.feature_names, _answering(pipeline), pipeline.model.name)
     metrics = ModelMetrics.on(start.metrics)
     follower = Follower(
         kafka=start.platform.kafka,
@@ -49,40 +49,44 @@ def build(start: Start, slot: int, settings: InferenceSettings) -> Stage:
         registry=Registry(pipeline.model.name, pipeline.feature_fingerprint, LiveKeys(_keys(settings))),
         prove=_prover(start, settings),
         recent=lambda: fold.recent,
-        tell=audit,
+        tell=_audit(start, slot),
         metrics=metrics,
         wait_s=settings.artefact_wait_s,
+        memory_bytes=settings.models_memory_bytes,
+        positive=_positive(pipeline),
     )
     follower.start()
 
     def refresh() -> None:
-        ready = follower.take()
-        if ready is not None:
-            fold.activate(ready)
-
-    def fell_back(fall: FellBack) -> None:
-        metrics.fell_back.inc()
-        follower.registry.settle(fall.active.announcement, loaded=True)
-        detail = (
-            f"{fall.bad} of {fall.rows} rows had no score; version {fall.active.announcement.version} serves"
-        )
-        failed = fall.failed
-        audit(
-            Verdict(
-                "model.rolled_back", failed.announcement, failed.registry_offset, "model.nonfinite", detail
-            )
-        )
+        taken = follower.take()
+        if taken.lineup is not None:
+            fold.obey(taken.lineup)
+        metrics.offset.set(taken.offset)
 
     return Stage(
         pipeline.name,
         "inference",
         "inference",
         (source.topic,),
-        lambda _: ScoringUnit(source, target, pipeline.partitions, fold, fell_back),
+        lambda _: ScoringUnit(source, targets, pipeline.partitions, fold, follower.report),
         compression="none",
         stateless=True,
         refresh=refresh,
     )
+
+
+def _answering(pipeline: Pipeline) -> Answering:
+    decisions = pipeline.model.decisions
+    words = (
+        Decisions([(d.label, d.start) for d in decisions]) if decisions else ClassNames(pipeline.class_names)
+    )
+    return Answering(words, labelled=pipeline.label is not None)
+
+
+def _positive(pipeline: Pipeline) -> int:
+    label = pipeline.label
+    index = None if label is None else label.class_index(label.positive)
+    return 1 if index is None else index
 
 
 def _table(start: Start, topic: str, schema: dict[str, object]) -> Table:
@@ -98,29 +102,30 @@ def _keys(settings: InferenceSettings) -> KeyFolder:
     return KeyFolder(Path(settings.keys) if settings.keys else home() / "keys")
 
 
-def _prover(start: Start, settings: InferenceSettings) -> Callable[[Announcement], LoadedModel]:
+def _prover(start: Start, settings: InferenceSettings) -> Callable[[Announcement, int], LoadedModel]:
     store = ArtefactStore(start.platform.artefacts_url)
     pipeline = start.pipeline
+    fingerprint, names, classes = pipeline.feature_fingerprint, pipeline.feature_names, pipeline.class_count
     device = settings.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     limits = Limits(memory_bytes=settings.model_memory_bytes, row_seconds=settings.model_row_seconds)
 
-    def prove(said: Announcement) -> LoadedModel:
+    def prove(said: Announcement, room: int) -> LoadedModel:
         artefact = store.get(said.digest)
         # What can be said without running it is said first: a trial costs seconds.
-        check_manifest(artefact.manifest, pipeline.feature_fingerprint, pipeline.feature_names)
-        for data in artefact.files.values():
-            check_safetensors(data)
-        probe(artefact, pipeline.feature_fingerprint, limits, home() / "proofs")
-        return load_model(artefact, pipeline.feature_fingerprint, pipeline.feature_names, device)
+        check_manifest(artefact.manifest, fingerprint, names, classes)
+        asked = artefact.manifest.budget.memory_bytes
+        if asked > room:
+            raise ModelRefused(
+                "resources.memory", f"asks for {asked} bytes, {room} are left beside the others"
+            )
+        for name, data in artefact.files.items():
+            (check_safetensors if name.endswith(".safetensors") else sniff)(data)
+        probe(artefact, fingerprint, limits, home() / "proofs")
+        return load_model(artefact, fingerprint, names, device, classes)
 
     return prove
-
-
-def recent_rows(matrix: Floats, rows: int = 1024) -> Floats:
-    """The last rows of a matrix, in memory of their own."""
-    return np.ascontiguousarray(matrix[-rows:])
 
 
 def tuned(settings: RuntimeSettings, max_rows: int, max_delay_ms: int) -> RuntimeSettings:

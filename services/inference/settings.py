@@ -26,3 +26,6 @@ class InferenceSettings(BaseSettings):
     """Memory that a model may take on its golden samples before it is refused."""
     model_row_seconds: float = 0.5
     """Seconds a row that a model may ask for on its golden samples before it is refused."""
+    models_memory_bytes: int = 8 << 30
+    """Memory that all models of a worker may ask for together; the champion comes first, then the one before it,
+    the canary, and shadows from the newest on."""

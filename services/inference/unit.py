@@ -1,10 +1,12 @@
 """One partition of features.v1: vectors in, predictions and dead letters out."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from services.inference.core.fold import Answer, FellBack, InferenceFold
+from services.inference.core.fold import Answer, InferenceFold
+from services.inference.core.lineup import Failure
 from services.inference.core.scoring import BadRow
 from shared.codec.batch import Batch
 from shared.codec.hashing import partition_of
@@ -13,32 +15,40 @@ from shared.runtime.tables import Table
 from shared.runtime.unit import Arrays, DeadLetter, Emission, Out
 
 
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Where answers go: those to act on, and those of the shadows."""
+
+    predictions: Table
+    shadows: Table
+
+
 class ScoringUnit:
-    """All units of a worker share one fold, so that a swap of the model falls between two batches of all."""
+    """All units of a worker share one fold, so that a swap of models falls between two batches of all."""
 
     def __init__(
         self,
         source: Table,
-        target: Table,
+        targets: Targets,
         partitions: int,
         fold: InferenceFold,
-        fell_back: Callable[[FellBack], None],
+        report: Callable[[Failure], None],
     ) -> None:
-        self._source, self._target, self._partitions = source, target, partitions
-        self._fold, self._fell_back = fold, fell_back
+        self._source, self._targets, self._partitions = source, targets, partitions
+        self._fold, self._report = fold, report
 
     def step(self, polled: Sequence[Polled], now_ms: int) -> Emission:  # noqa: ARG002 - time is in the rows
         """Answer every vector; a row that the model cannot score becomes a dead letter, alone.
 
         Raises:
-            Retry: no model is active yet; nothing was changed.
+            Retry: no champion is there yet; nothing was changed.
         """
         if not polled:
             return Emission()
         batch = Batch.concat([self._source.read(part) for part in polled])
         answer = self._fold.step(batch)
-        if answer.fell_back is not None:
-            self._fell_back(answer.fell_back)
+        for failure in answer.failures:
+            self._report(failure)
         return Emission(
             outs=self._outs(answer),
             dead=[_letter(polled, bad) for bad in answer.bad],
@@ -47,12 +57,15 @@ class ScoringUnit:
         )
 
     def _outs(self, answer: Answer) -> list[Out]:
-        rows = answer.predictions
-        if not rows.rows:
-            return []
+        targets = self._targets
+        outs = [self._out(targets.predictions, answer.predictions)]
+        outs += [self._out(targets.shadows, rows) for rows in answer.shadows]
+        return [out for out in outs if len(out.values)]
+
+    def _out(self, target: Table, rows: Batch) -> Out:
         keys = rows["key"].strings
         places = partition_of(keys, self._partitions).astype(np.int32, copy=False)
-        return [Out(self._target.topic, keys, self._target.write(rows), places)]
+        return Out(target.topic, keys, target.write(rows), places)
 
     def replay(self, polled: Sequence[Polled]) -> None:
         """Nothing to rebuild: the unit keeps no state."""

@@ -23,9 +23,11 @@ from prometheus_client import CollectorRegistry
 
 from schemas import FOLDER, platform_schema
 from services.inference.core.decide import Decisions
-from services.inference.core.fold import ActiveModel, InferenceFold
+from services.inference.core.fold import InferenceFold
+from services.inference.core.lineup import ActiveModel
+from services.inference.core.rows import Answering
 from services.inference.core.scoring import Scored, Scorer
-from services.inference.unit import ScoringUnit
+from services.inference.unit import ScoringUnit, Targets
 from shared.codec.batch import Batch, Floats, Strings
 from shared.codec.frame import frame_prefix
 from shared.codec.hashing import vector_hashes
@@ -161,9 +163,8 @@ def work(pipeline: Pipeline, scorer: Scorer, plan: Plan, rows: int, folder: Path
     broker.list_topics(source.topic, timeout=30)
     broker.list_topics(target.topic, timeout=30)
     fill(broker, source, pipeline, rows)
-    fold = InferenceFold(
-        pipeline.feature_names, Decisions([(d.label, d.start) for d in pipeline.model.decisions])
-    )
+    answering = Answering(Decisions([(d.label, d.start) for d in pipeline.model.decisions]))
+    fold = InferenceFold(pipeline.feature_names, answering, "bench")
     said = Announcement("bench", 1, scorer.model.digest, pipeline.feature_fingerprint, 1, 0)
     fold.activate(ActiveModel(said, 0, scorer))
     log: list[tuple[float, int]] = []
@@ -178,7 +179,7 @@ def work(pipeline: Pipeline, scorer: Scorer, plan: Plan, rows: int, folder: Path
         "inference",
         "inference",
         (source.topic,),
-        lambda _: CountingUnit(source, target, PARTITIONS, fold, lambda _: None, log=log),
+        lambda _: CountingUnit(source, Targets(target, target), PARTITIONS, fold, lambda _: None, log=log),
         compression="none",
         stateless=True,
         refresh=done,

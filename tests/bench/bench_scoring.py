@@ -10,7 +10,9 @@ import numpy as np
 
 from schemas import FOLDER, platform_schema
 from services.inference.core.decide import Decisions
-from services.inference.core.fold import ActiveModel, InferenceFold
+from services.inference.core.fold import InferenceFold
+from services.inference.core.lineup import ActiveModel
+from services.inference.core.rows import Answering
 from services.inference.core.scoring import Scorer
 from shared.codec.batch import Batch, Strings
 from shared.codec.program import compile_program
@@ -41,7 +43,9 @@ def main() -> None:
         compile_program(platform_schema("prediction")),
     )
     scorer = Scorer(make_model(pipeline, (32, 16), "cpu"))
-    fold = InferenceFold(pipeline.feature_names, Decisions([("approve", 0.0), ("review", 0.5)]))
+    fold = InferenceFold(
+        pipeline.feature_names, Answering(Decisions([("approve", 0.0), ("review", 0.5)])), "fraud"
+    )
     said = Announcement("fraud", 1, scorer.model.digest, pipeline.feature_fingerprint, 1, 0)
     fold.activate(ActiveModel(said, 0, scorer))
     print(f"{'rows':>6} {'score us/row':>14} {'fold us/row':>14} {'decode+fold+encode us/row':>26}")

@@ -1,34 +1,20 @@
-"""Batches of feature vectors to batches of predictions, under the model that is active."""
+"""Batches of feature vectors to batches of predictions, under the models that have a role."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from services.inference.core.decide import Decisions
-from services.inference.core.scoring import FEATURES_NONFINITE, BadRow, Scorer
-from shared.codec.batch import Batch, Floats, Strings
+from services.inference.core.lineup import ActiveModel, Failure, Health, Lineup
+from services.inference.core.routing import Router
+from services.inference.core.rows import Answering, carried, chosen, kept, merged, signed_by
+from services.inference.core.scoring import BadRow, Scored
+from shared.codec.batch import Batch, Column, Floats, Ints
 from shared.errors import Retry
-from shared.models.announcement import Announcement
+from shared.models.announcement import CANARY, CHAMPION, SHADOW
 
-# A model that spoils more than 0.1 % of a window of this many rows falls back to the one before it.
-HEALTH_ROWS = 10_000
-HEALTH_BAD = 10
 # Enough to warm up on; what is kept is the newest batch, cut to this.
 RECENT_ROWS = 1024
-
-_CARRIED = (
-    "event_id",
-    "key",
-    "feature_hash",
-    "source_partition",
-    "source_offset",
-    "input_partition",
-    "input_offset",
-    "event_time",
-    "order_time",
-    "late",
-)
 
 
 class NoModel(Retry):
@@ -36,42 +22,26 @@ class NoModel(Retry):
 
 
 @dataclass(frozen=True, slots=True)
-class ActiveModel:
-    """A model that may answer, and the announcement at `registry_offset` that says so."""
-
-    announcement: Announcement
-    registry_offset: int
-    scorer: Scorer
-
-
-@dataclass(frozen=True, slots=True)
-class FellBack:
-    """The active model spoiled too many rows; the one before it answers again."""
-
-    failed: ActiveModel
-    active: ActiveModel
-    bad: int
-    rows: int
-
-
-@dataclass(frozen=True, slots=True)
 class Answer:
-    """Predictions of the good rows, the bad rows by their place in the input, and a fall-back if one came."""
+    """Predictions of the good rows, what the shadows gave for them, and the bad rows by place in the input."""
 
     predictions: Batch
+    shadows: tuple[Batch, ...]
     bad: tuple[BadRow, ...]
-    fell_back: FellBack | None = None
+    failures: tuple[Failure, ...] = ()
 
 
 class InferenceFold:
-    """State: the active model, the one before it, and how many rows the active one has spoiled."""
+    """State: the models in their roles, the champion before, and how many rows each model has spoiled."""
 
-    def __init__(self, feature_names: Sequence[str], decisions: Decisions) -> None:
+    def __init__(self, feature_names: Sequence[str], answering: Answering, model_name: str) -> None:
         self._columns = tuple(f"features.{name}" for name in feature_names)
-        self._decisions = decisions
-        self.active: ActiveModel | None = None
+        self._answering = answering
+        self._router = Router(model_name)
+        self.lineup = Lineup()
         self.previous: ActiveModel | None = None
-        self._rows = self._bad = 0
+        self._failed: set[int] = set()
+        self._health: dict[int, Health] = {}
         self._recent = np.empty((0, len(self._columns)), np.float64)
 
     @property
@@ -80,8 +50,19 @@ class InferenceFold:
         return self._recent
 
     def activate(self, model: ActiveModel) -> None:
-        """Answer with this model from the next batch on."""
-        self._swap(model, self.active)
+        """Let this one answer everything from the next batch on."""
+        self.obey(Lineup(model))
+
+    def obey(self, lineup: Lineup) -> None:
+        """Let these models answer from the next batch on; those that have failed stay out."""
+        old, lineup = self.lineup.champion, lineup.without(self._failed)
+        if lineup.champion is None:  # only a failed one: what answers in its stead goes on
+            lineup = Lineup(old, lineup.canary, lineup.shadows, lineup.spare)
+        elif old is not None and old.digest != lineup.champion.digest:
+            self.previous = old
+        if not lineup.spare:
+            self.previous = None
+        self._change(lineup)
 
     def matrix(self, batch: Batch) -> Floats:
         """The vectors float64[n, k] of a batch in the features layout, in the pipeline's order."""
@@ -93,46 +74,90 @@ class InferenceFold:
     def step(self, batch: Batch) -> Answer:
         """Score rows in the features layout with `input_partition` and `input_offset` beside it.
 
-        NoModel while none is active.
+        NoModel while there is no champion.
         """
-        active = self.active
-        if active is None:
+        champion = self.lineup.champion
+        if champion is None:
             raise NoModel("no model has been announced and proven yet")
         matrix = self.matrix(batch)
-        scored = active.scorer.score(matrix)
+        failures: list[Failure] = []
+        scored, who = self._answers(batch, matrix, champion, failures)
         if batch.rows:
             self._recent = matrix[-RECENT_ROWS:]
-        good, scores = batch, scored.scores
-        if scored.rows:
+        good, bad = batch, scored.rows
+        if bad:
             keep = ~scored.bad
-            good, scores = batch.take(keep), scores[keep]
-        spoiled = sum(each.reason != FEATURES_NONFINITE for each in scored.rows)
-        return Answer(self._predictions(good, scores, active), scored.rows, self._judge(batch.rows, spoiled))
+            good, matrix, scored = batch.take(keep), matrix[keep], kept(scored, keep)
+            who = {name: column.take(keep) for name, column in who.items()}
+        base = carried(good)
+        shadows, counts = self._shadows(base, matrix, failures)
+        columns = base | who | self._answering.columns(scored)
+        predictions = Batch(columns | {"shadows": Column(counts)}, good.rows)
+        for failure in failures:
+            self._take_out(failure)
+        return Answer(predictions, shadows, bad, tuple(failures))
 
-    def _predictions(self, batch: Batch, scores: Floats, active: ActiveModel) -> Batch:
-        rows, said = batch.rows, active.announcement
-        return Batch.of({name: batch[name] for name in _CARRIED}).having(
-            score=scores,
-            label=self._decisions.decide(scores),
-            model_name=Strings.repeated(said.name.encode(), rows),
-            model_version=np.full(rows, said.version, np.int64),
-            model_digest=Strings.repeated(said.digest.encode(), rows),
-            role=Strings.repeated(b"champion", rows),
-            registry_offset=np.full(rows, active.registry_offset, np.int64),
-        )
+    def _answers(
+        self, batch: Batch, matrix: Floats, champion: ActiveModel, failures: list[Failure]
+    ) -> tuple[Scored, dict[str, Column]]:
+        """What champion and canary give, each for its keys, and who gave it."""
+        rows, canary = batch.rows, self.lineup.canary
+        if canary is None:
+            return self._scored(CHAMPION, champion, matrix, failures), signed_by(champion, CHAMPION, rows)
+        mask = self._router.canary(batch["key"].strings, canary.announcement.share)
+        parts = []
+        for role, model, whose in ((CHAMPION, champion, ~mask), (CANARY, canary, mask)):
+            places = np.flatnonzero(whose)
+            if len(places) or role == CHAMPION:
+                parts.append((places, self._scored(role, model, matrix[places], failures)))
+        who = chosen(mask, signed_by(canary, CANARY, rows), signed_by(champion, CHAMPION, rows))
+        return merged(rows, parts), who
 
-    def _judge(self, rows: int, bad: int) -> FellBack | None:
-        if self._rows >= HEALTH_ROWS:
-            self._rows = self._bad = 0
-        self._rows += rows
-        self._bad += bad
-        failed, good = self.active, self.previous
-        if self._bad * HEALTH_ROWS <= HEALTH_BAD * max(self._rows, HEALTH_ROWS) or not failed or not good:
-            return None
-        fell = FellBack(failed, good, self._bad, self._rows)
-        self._swap(good, None)
-        return fell
+    def _shadows(
+        self, base: dict[str, Column], matrix: Floats, failures: list[Failure]
+    ) -> tuple[tuple[Batch, ...], Ints]:
+        """What each shadow gives for the rows that were answered, and how many rows each event has of them."""
+        counts = np.zeros(len(matrix), np.int64)
+        found = []
+        for model in self.lineup.shadows:
+            scored = self._scored(SHADOW, model, matrix, failures)
+            columns = base
+            if scored.rows:
+                keep = ~scored.bad
+                columns, scored = {n: c.take(keep) for n, c in base.items()}, kept(scored, keep)
+                counts += keep
+            else:
+                counts += 1
+            rows = len(scored.scores)
+            columns = columns | signed_by(model, SHADOW, rows) | self._answering.columns(scored)
+            found.append(Batch(columns | {"shadows": Column(np.zeros(rows, np.int64))}, rows))
+        return tuple(found), counts
 
-    def _swap(self, active: ActiveModel, previous: ActiveModel | None) -> None:
-        self.active, self.previous = active, previous
-        self._rows = self._bad = 0
+    def _scored(self, role: str, model: ActiveModel, matrix: Floats, failures: list[Failure]) -> Scored:
+        scored = model.scorer.score(matrix)
+        health = self._health[model.registry_offset]
+        reason = health.add(scored)
+        if reason:
+            instead = self.previous if role == CHAMPION else None
+            detail = f"{health.bad} of {health.rows} rows had no score"
+            failures.append(Failure(role, model, instead, reason, detail))
+        return scored
+
+    def _take_out(self, failure: Failure) -> None:
+        """Go on without a model; a champion stays where there is none to go back to."""
+        if failure.role == CHAMPION and failure.instead is None:
+            return
+        self._failed.add(failure.failed.registry_offset)
+        lineup = self.lineup.without(self._failed)
+        if failure.role == CHAMPION:
+            lineup = Lineup(failure.instead, lineup.canary, lineup.shadows, lineup.spare)
+            self.previous = None
+        self._change(lineup)
+
+    def _change(self, lineup: Lineup) -> None:
+        """Swap; a model that stays keeps its record, one that comes begins with a clean one."""
+        self.lineup = lineup
+        self._health = {
+            model.registry_offset: self._health.get(model.registry_offset, Health())
+            for model in lineup.models
+        }

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from services.inference.core.decide import Decisions
-from services.inference.core.fold import ActiveModel, InferenceFold, NoModel
+from services.inference.core.fold import InferenceFold, NoModel
+from services.inference.core.lineup import ActiveModel
+from services.inference.core.rows import Answering
 from services.inference.core.scoring import Scorer
 from shared.codec.batch import Strings
 from tests.unit.inference.makers import POISON, feature_batch, loaded, touchy
@@ -16,7 +18,7 @@ CONTRACT = json.loads((Path(__file__).parents[3] / "schemas/platform/prediction.
 
 
 def _fold(scorer: Scorer | None = None) -> InferenceFold:
-    fold = InferenceFold(NAMES, DECISIONS)
+    fold = InferenceFold(NAMES, Answering(DECISIONS), "fraud")
     fold.activate(ActiveModel(announcement(3), 17, scorer or Scorer(loaded())))
     return fold
 
@@ -56,7 +58,7 @@ def test_features_are_taken_by_name_whatever_the_order_of_columns() -> None:
 
 def test_without_a_model_the_input_is_held() -> None:
     with pytest.raises(NoModel):
-        InferenceFold(NAMES, DECISIONS).step(feature_batch(samples(1)))
+        InferenceFold(NAMES, Answering(DECISIONS), "fraud").step(feature_batch(samples(1)))
 
 
 def test_recent_vectors_are_those_of_the_newest_batch_that_had_any() -> None:
@@ -87,15 +89,17 @@ def test_a_swap_holds_from_the_next_batch_on() -> None:
 
 def test_a_model_that_spoils_more_than_a_thousandth_falls_back() -> None:
     fold = _fold()
-    good = fold.active
+    good = fold.lineup.champion
     fold.activate(ActiveModel(announcement(4), 18, touchy()[0]))
     matrix = samples(1000)
     matrix[:10, 0] = POISON
-    assert fold.step(feature_batch(matrix)).fell_back is None
+    assert not fold.step(feature_batch(matrix)).failures
     answer = fold.step(feature_batch(matrix[:1]))
-    assert answer.fell_back is not None
-    assert (answer.fell_back.bad, answer.fell_back.failed.announcement.version) == (11, 4)
-    assert fold.active is good
+    assert [(f.role, f.failed.announcement.version, f.instead) for f in answer.failures] == [
+        ("champion", 4, good)
+    ]
+    assert answer.failures[0].detail.startswith("11 of 1001 rows")
+    assert fold.lineup.champion is good
     assert not fold.step(feature_batch(matrix)).bad
 
 
@@ -104,7 +108,7 @@ def test_a_few_bad_rows_in_many_do_not_fall_back() -> None:
     fold.activate(ActiveModel(announcement(4), 18, touchy()[0]))
     matrix = samples(5_000)
     matrix[:5, 0] = POISON
-    assert [fold.step(feature_batch(matrix)).fell_back for _ in range(6)] == [None] * 6
+    assert not any(fold.step(feature_batch(matrix)).failures for _ in range(6))
 
 
 def test_a_long_good_record_does_not_excuse_a_model_that_goes_bad() -> None:
@@ -114,7 +118,7 @@ def test_a_long_good_record_does_not_excuse_a_model_that_goes_bad() -> None:
     for _ in range(8):
         fold.step(feature_batch(matrix))
     matrix[:11, 0] = POISON
-    assert fold.step(feature_batch(matrix)).fell_back is not None
+    assert fold.step(feature_batch(matrix)).failures
 
 
 def test_vectors_with_nan_are_not_the_models_fault() -> None:
@@ -122,4 +126,4 @@ def test_vectors_with_nan_are_not_the_models_fault() -> None:
     fold.activate(ActiveModel(announcement(4), 18, Scorer(loaded(seed=8))))
     answer = fold.step(feature_batch(np.full((100, 3), np.nan)))
     assert len(answer.bad) == 100
-    assert answer.fell_back is None
+    assert not answer.failures

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from services.inference.core.registry import Action, Registry
+from services.inference.core.registry import Action, Claim, Registry
 from shared.models.announcement import Announcement
 from shared.models.signing import key_id, sign
 from tests.unit.models.makers import FINGERPRINT, announcement
@@ -24,7 +24,7 @@ def _fold(registry: Registry, *said: Announcement | None) -> list[Action]:
     for offset, each in enumerate(said):
         action = registry.step(each, offset, 1_000)
         if action.verb == "load" and action.announcement:
-            registry.settle(action.announcement, loaded=True)
+            registry.settle(Claim(action.announcement, offset), loaded=True)
         actions.append(action)
     return actions
 
@@ -94,7 +94,7 @@ def test_a_failed_load_keeps_what_serves_and_a_new_announcement_may_try_again() 
     _fold(registry, _signed(1))
     second = registry.step(_signed(2, 2), 1, 1_000)
     assert second.announcement is not None
-    registry.settle(second.announcement, loaded=False)
+    registry.settle(Claim(second.announcement, 1), loaded=False)
     assert _version(registry) == 1
     assert registry.step(_signed(2, 2), 2, 1_000).verb == "ignore"
     assert registry.step(_signed(2, 3), 3, 1_000).verb == "load"
