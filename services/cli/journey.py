@@ -12,10 +12,11 @@ from typing import Any, Self
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
+from services.cli.lockstep import TIMEOUT_S, Lockstep
 from services.cli.replaying import Pace, Replay, Summary
 from services.cli.replaying import Watch as ReplayWatch
 from services.cli.script import Script
-from services.stack.supervisor import RestartPolicy, Services, Supervisor, plan_of, run_folder
+from services.stack.supervisor import RestartPolicy, Services, Supervisor, Worker, plan_of, run_folder
 from shared.codec.batch import Batch
 from shared.contracts.pipeline import Pipeline, load_pipeline
 from shared.errors import Fatal, Retry
@@ -87,9 +88,6 @@ class Journey:
             self.schema_ids = register_pipeline(registry, self.pipeline)
 
     def __enter__(self) -> Self:
-        planned = plan_of(self.pipeline, self.workers, self.services)
-        if self.only is not None:
-            planned = [w for w in planned if any(w.service.startswith(name) for name in self.only)]
         environment = {
             **os.environ,
             "MILLRACE_HOME": str(home()),
@@ -97,7 +95,7 @@ class Journey:
             **self.environment,
         }
         self.supervisor = Supervisor(
-            planned, run_folder(home(), self.pipeline.name), environment, self.policy
+            self._planned(), run_folder(home(), self.pipeline.name), environment, self.policy
         )
         self.supervisor.start()
         return self
@@ -106,6 +104,12 @@ class Journey:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.supervisor.stop()
+
+    def _planned(self) -> list[Worker]:
+        planned = plan_of(self.pipeline, self.workers, self.services)
+        if self.only is None:
+            return planned
+        return [w for w in planned if any(w.service.startswith(name) for name in self.only)]
 
     def topic(self, name: str) -> str:
         """A topic's name on the broker."""
@@ -148,6 +152,31 @@ class Journey:
     ) -> Summary:
         """Send a script's records; returns when the broker has them all."""
         return Replay(self.platform.kafka, self.pipeline, self.schema_ids, script, pace, watch).run()
+
+    def replay_in_steps(
+        self,
+        script: Script,
+        size: int,
+        timeout_s: float = TIMEOUT_S,
+        watch: ReplayWatch = lambda _s, _t: None,
+    ) -> Summary:
+        """Send a script in lockstep, `size` events a step; the services run already.
+
+        Raises:
+            Retry: a step was not over within `timeout_s` seconds.
+            FuseBlown: a service died too often.
+        """
+
+        def look(sent: int, total: int) -> None:
+            self.supervisor.check()
+            watch(sent, total)
+
+        services = list(dict.fromkeys(worker.service for worker in self._planned()))
+        kafka = self.platform.kafka
+        with Lockstep.of(
+            kafka, self.pipeline, self.schema_ids, script, size, services, timeout_s, FIRST_S
+        ) as steps:
+            return Replay(kafka, self.pipeline, self.schema_ids, script, FULL_SPEED, look, steps).run()
 
     @contextmanager
     def replaying(self, script: Script, pace: Pace = FULL_SPEED) -> Iterator[Callable[[], None]]:

@@ -7,11 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from shared.settings import PlatformSettings
+
+if TYPE_CHECKING:
+    from services.cli.lockstep import Lockstep
+    from services.cli.script import Script
+    from shared.contracts.pipeline import Pipeline
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A .csv, .csv.gz or .parquet file.")]
 Name = Annotated[
@@ -28,6 +33,17 @@ After = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many rows.")]
 Start = Annotated[int, typer.Option("--start", min=0, help="The first row, from 0.")]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        "--lockstep",
+        min=1,
+        help="Send so many events, wait until every service has caught up and no training is under way, go on.",
+    ),
+]
+Timeout = Annotated[
+    str | None, typer.Option("--timeout", help="In lockstep: how long one step may take; 15m by default.")
+]
 Json = Annotated[bool, typer.Option("--json", help="The summary as one JSON object.")]
 Watch = Callable[[int, int], None]
 
@@ -45,33 +61,32 @@ def replay(
     labels_after: After = None,
     limit: Limit = None,
     start: Start = 0,
+    lockstep: Steps = None,
+    timeout: Timeout = None,
     as_json: Json = False,
 ) -> None:
     """Send the rows of a file as events and, later, as labels."""
     from services.cli.replaying import Pace, Replay, refuse_expired
     from services.cli.script import read_rows, write_script
-    from shared.contracts.basics import parse_duration
     from shared.contracts.pipeline import find_pipeline, load_pipeline
     from shared.kafka.admin import ensure_topics
     from shared.kafka.registry import Registry, register_pipeline
 
     declared = load_pipeline(find_pipeline(pipeline))
     platform = PlatformSettings()
-    if labels_after is None:
-        delay_ms = None if declared.label is None else declared.label.horizon_ms
-    else:
-        try:
-            delay_ms = None if labels_after == "none" else parse_duration(labels_after)
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="--labels-after") from error
+    delay_ms = _delay_ms(declared, labels_after)
+    timeout_s = None if timeout is None else _duration("--timeout", timeout) / 1_000
     pace = Pace(rate, speed)
     ensure_topics(platform.kafka, declared)
     with Registry(platform.registry) as registry:
         schema_ids = register_pipeline(registry, declared)
     script = write_script(read_rows(file, declared, start, limit), declared, delay_ms, start)
     refuse_expired(platform.kafka, declared, script, time.time_ns() // 1_000_000)
-    with watching() as watch:
-        summary = Replay(platform.kafka, declared, schema_ids, script, pace, watch).run()
+    with (
+        watching() as watch,
+        _stepping(platform, declared, schema_ids, script, lockstep, timeout_s) as steps,
+    ):
+        summary = Replay(platform.kafka, declared, schema_ids, script, pace, watch, steps).run()
     if as_json:
         typer.echo(json.dumps({**asdict(summary), "per_second": round(summary.per_second, 1)}))
         return
@@ -79,6 +94,45 @@ def replay(
         f"{summary.events} events and {summary.labels} labels in {summary.seconds:.1f} s"
         f" ({summary.per_second:,.0f} records/s)"
     )
+
+
+def _delay_ms(declared: "Pipeline", given: str | None) -> int | None:
+    """How long after its event a label is sent; None for no labels."""
+    if given == "none":
+        return None
+    if given is not None:
+        return _duration("--labels-after", given)
+    return None if declared.label is None else declared.label.horizon_ms
+
+
+def _duration(option: str, given: str) -> int:
+    from shared.contracts.basics import parse_duration
+
+    try:
+        return parse_duration(given)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from error
+
+
+@contextmanager
+def _stepping(
+    platform: PlatformSettings,
+    declared: "Pipeline",
+    schema_ids: dict[str, int],
+    script: "Script",
+    size: int | None,
+    timeout_s: float | None,
+) -> "Iterator[Lockstep | None]":
+    """Lockstep by `size` events with the services that run; None where no size is given."""
+    if size is None:
+        yield None
+        return
+    from services.cli.lockstep import TIMEOUT_S, Lockstep, services_of
+
+    with Lockstep.of(
+        platform.kafka, declared, schema_ids, script, size, services_of(declared), timeout_s or TIMEOUT_S
+    ) as steps:
+        yield steps
 
 
 @contextmanager

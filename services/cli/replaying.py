@@ -3,17 +3,19 @@
 Before the first record the replay says that it is open; while it sends, what the broker has acknowledged is
 told 40 times a second; at the end it says that it is closed. An idempotent producer keeps the order within a
 partition, so the acknowledgement of a chunk's last record there stands for all before it.
+
+In lockstep it says STEP, sends so many events, waits until all services rest, says REST, and waits again.
 """
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 import numpy as np
@@ -31,7 +33,7 @@ from shared.errors import Refused, Retry
 from shared.kafka.config import client_config
 from shared.kafka.reader import bounds, open_reader
 from shared.kafka.transactions import producer_config
-from shared.runtime.control import CLOSED, OPEN, ReplayWord, source_name
+from shared.runtime.control import CLOSED, OPEN, REST, STEP, ReplayWord, source_name
 from shared.runtime.merge import EVENT
 from shared.settings import KafkaSettings
 from shared.topics import EVENTS, LABELS, REPLAYS
@@ -43,6 +45,8 @@ AHEAD = 100
 SAY_EVERY_S = 0.025
 HEARTBEAT_S = 1.0
 LEASE_MS = 10_000
+STEP_LEASE_MS = 60_000
+"""In lockstep: what a service does between two words may take the whole machine."""
 FLUSH_S = 60.0
 OPEN_WAIT_S = 1.0
 """Between the first word and the first record: a running system takes its idle sources back, stage by stage."""
@@ -82,6 +86,23 @@ class Summary:
         return (self.events + self.labels) / max(self.seconds, 1e-9)
 
 
+class Steps(Protocol):
+    """How a replay in lockstep is cut, and who waits between its steps."""
+
+    @property
+    def ranges(self) -> Sequence[tuple[int, int]]:
+        """Records `begin` to `end` of each step."""
+        ...
+
+    def step_over(self, come_to: int, beat: Callable[[], None]) -> None:
+        """Return when what was sent before the order time `come_to` has gone through; call `beat` often."""
+        ...
+
+    def rest_over(self, beat: Callable[[], None]) -> None:
+        """Return when what the step led to is in force."""
+        ...
+
+
 @dataclass(slots=True)
 class _Chunk:
     """Records under way: acknowledgements still awaited, the offsets so far, and what may be said after."""
@@ -101,6 +122,7 @@ class Replay:
         script: what to send.
         pace: how fast.
         watch: told (records sent, records in all) now and then.
+        steps: cuts it into steps, for lockstep.
     """
 
     def __init__(
@@ -111,9 +133,11 @@ class Replay:
         script: Script,
         pace: Pace = Pace(),
         watch: Watch = lambda _sent, _total: None,
+        steps: Steps | None = None,
     ) -> None:
         self.id = f"replay-{uuid4()}"
         self._kafka, self._script, self._pace, self._watch = kafka, script, pace, watch
+        self._steps, self._state = steps, OPEN
         name = pipeline.name
         self._topics = {EVENT: EVENTS.of(name)}
         programs = {EVENT: compile_program(pipeline.event.avro)}
@@ -152,7 +176,10 @@ class Replay:
         started = self._settled_at = time.monotonic()
         self._offsets = self._ends()
         with self._announced():
-            self._send_all(started)
+            if self._steps is None:
+                self._send_range(0, len(self._script), _schedule(self._script, self._pace), started)
+            else:
+                self._step_through(self._steps)
         kinds = self._script.kind
         events = int(np.count_nonzero(kinds == EVENT))
         return Summary(
@@ -194,12 +221,35 @@ class Replay:
         if self._open:
             raise Retry("the broker did not acknowledge every record in time; replay again what is missing")
 
-    def _send_all(self, started: float) -> None:
-        total = len(self._script)
-        sent = 0
-        schedule = _schedule(self._script, self._pace)
-        while sent < total:
-            until = min(schedule(time.monotonic() - started), sent + CHUNK)
+    def _step_through(self, steps: Steps) -> None:
+        """Step after step; before the first one whatever was there already comes to rest."""
+        steps.rest_over(self._beat)
+        for begin, end in steps.ranges:
+            self._declare(STEP)
+            self._send_range(begin, end, lambda _elapsed_s, end=end: end, 0.0)  # type: ignore[misc]
+            self._flush()
+            self._settle()
+            self._declare(STEP)
+            steps.step_over(self._come_to, self._beat)
+            self._declare(REST)
+            steps.rest_over(self._beat)
+
+    def _declare(self, state: str) -> None:
+        """Say something that others wait for."""
+        self._state = state
+        self._say(state)
+        self._flush()
+
+    def _beat(self) -> None:
+        """Stay alive while others work."""
+        self._producer.poll(0)
+        self._check()
+        self._say_when_due()
+
+    def _send_range(self, begin: int, end: int, schedule: Callable[[float], int], started: float) -> None:
+        sent = begin
+        while sent < end:
+            until = min(schedule(time.monotonic() - started), sent + CHUNK, end)
             if until > sent and len(self._open) < AHEAD:
                 self._send(sent, until)
                 sent = until
@@ -210,7 +260,7 @@ class Replay:
             self._check()
             self._check_pulse()
             self._say_when_due()
-            self._watch(sent, total)
+            self._watch(sent, len(self._script))
 
     def _send(self, begin: int, end: int) -> None:
         """Queue records `begin` to `end`; the last one of each partition reports back."""
@@ -276,10 +326,11 @@ class Replay:
     def _say_when_due(self) -> None:
         silent = time.monotonic() - self._said_at
         if silent >= HEARTBEAT_S or (silent >= SAY_EVERY_S and self._come_to != self._said_to):
-            self._say(OPEN)
+            self._say(self._state)
 
     def _say(self, state: str) -> None:
-        word = ReplayWord(self.id, state, self._come_to, LEASE_MS, self._offsets)
+        lease_ms = LEASE_MS if self._steps is None else STEP_LEASE_MS
+        word = ReplayWord(self.id, state, self._come_to, lease_ms, self._offsets)
         self._producer.produce(self._control, word.encode(self._control_prefix), self.id, 0)
         self._said_at, self._said_to = time.monotonic(), self._come_to
 
