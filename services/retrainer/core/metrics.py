@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 
@@ -46,3 +47,46 @@ def log_loss(labels: Mask, scores: Floats) -> float:
     """Mean negative log likelihood, scores clipped to 1e-15 from 0 and 1."""
     clipped = np.clip(scores, 1e-15, 1 - 1e-15)
     return float(-np.mean(np.log(np.where(labels, clipped, 1 - clipped))))
+
+
+def multi_log_loss(classes: Ints, probabilities: Floats) -> float:
+    """Mean negative log likelihood of class numbers int64[n] under float64[n, classes], clipped to 1e-15."""
+    picked = probabilities[np.arange(len(classes)), classes]
+    return float(-np.mean(np.log(np.clip(picked, 1e-15, 1.0))))
+
+
+def losses(classes: Ints, outputs: Floats) -> Floats:
+    """Negative log likelihood of each row: outputs are P(class 1) float64[n], or float64[n, classes].
+
+    >>> losses(np.array([1, 0]), np.array([0.5, 0.5])).round(3).tolist()
+    [0.693, 0.693]
+    """
+    if outputs.ndim == 1:
+        picked = np.where(classes == 1, outputs, 1.0 - outputs)
+    else:
+        picked = outputs[np.arange(len(classes)), classes]
+    return np.asarray(-np.log(np.clip(picked, 1e-15, 1.0)))
+
+
+def accuracy(classes: Ints, outputs: Floats) -> float:
+    """Share of rows whose most likely class is right; of two, class 1 from 0.5 on."""
+    said = (outputs >= 0.5).astype(np.int64) if outputs.ndim == 1 else outputs.argmax(axis=1)
+    return float(np.mean(said == classes))
+
+
+def figures(classes: Ints, outputs: Floats) -> dict[str, float]:
+    """Log loss and accuracy always; of two classes the ranking figures too, where both are there."""
+    if outputs.ndim == 2:
+        return {"log_loss": multi_log_loss(classes, outputs), "accuracy": accuracy(classes, outputs)}
+    labels = classes == 1
+    found = {
+        "log_loss": log_loss(labels, outputs),
+        "accuracy": accuracy(classes, outputs),
+        "positive_share": float(labels.mean()),
+    }
+    if labels.any() and not labels.all():
+        found |= {
+            "roc_auc": roc_auc(labels, outputs),
+            "average_precision": average_precision(labels, outputs),
+        }
+    return found
