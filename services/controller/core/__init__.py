@@ -1,0 +1,1 @@
+"""The controller's decisions as a fold: no clock, no broker, no log."""

@@ -1,0 +1,124 @@
+"""What the controller is told, one value a record, and what made it decide."""
+
+import json
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+PROPOSE, TRAIN, APPROVE, REJECT = "propose", "train", "approve", "reject"
+PROMOTE, ROLL_BACK, FREEZE, UNFREEZE = "promote", "rollback", "freeze", "unfreeze"
+KINDS = frozenset({PROPOSE, TRAIN, APPROVE, REJECT, PROMOTE, ROLL_BACK, FREEZE, UNFREEZE})
+ACCEPTED, REFUSED, FELL_BACK = "model.accepted", "model.rejected", "model.rolled_back"
+ALL_ROWS, ROLLING = "all", "rolling"
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_MOST_TEXT = 200
+_MOST_PARAMETERS = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One record of commands.v1 at `offset`; `at` is its Kafka timestamp in milliseconds."""
+
+    id: str
+    kind: str
+    model_name: str
+    model_version: int = -1
+    model_digest: str = ""
+    expected_sequence: int = -1
+    actor: str = ""
+    reason: str = ""
+    evidence: bytes = b""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    offset: int = -1
+    at: int = 0
+
+
+def problem_of(command: Command, parameters: str) -> tuple[str, str] | None:
+    """Why a decoded command cannot be obeyed by anybody, as a reason and a text; None where it can.
+
+    >>> problem_of(Command(id="1", kind="explode", model_name="m"), "{}")[0]
+    'command.unknown'
+    """
+    if command.kind not in KINDS:
+        return "command.unknown", f"no command is called {command.kind[:50]!r}"
+    if not 0 < len(command.id) <= _MOST_TEXT:
+        return "command.invalid", f"an id has 1 to {_MOST_TEXT} characters, this one {len(command.id)}"
+    if len(command.actor) > _MOST_TEXT or len(command.reason) > 10 * _MOST_TEXT:
+        return "command.invalid", "actor or reason is too long"
+    if command.kind == PROPOSE and not _SHA256.match(command.model_digest):
+        return "command.invalid", "a proposal names the sha256 of a manifest, 64 hex digits"
+    if parameters_of(parameters) is None:
+        return "command.invalid", "parameters are no JSON object"
+    return None
+
+
+def parameters_of(text: str) -> dict[str, Any] | None:
+    """The command's further terms; None for anything but a JSON object of bounded size."""
+    if len(text) > _MOST_PARAMETERS:
+        return None
+    try:
+        found = json.loads(text or "{}")
+        json.dumps(found, allow_nan=False)  # what is written down again must be JSON for everybody
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One record of scores.v1; `at` is its Kafka timestamp in milliseconds."""
+
+    sequence: int
+    order_time: int
+    version: int
+    role: str
+    slice: str
+    metric: str
+    value: float
+    rows: int
+    total: int
+    window: str
+    at: int = 0
+
+    @property
+    def counts(self) -> bool:
+        """Whether decisions look at it: over all rows, the newest window, and a number."""
+        return self.slice == ALL_ROWS and self.window == ROLLING and math.isfinite(self.value)
+
+    @property
+    def rank(self) -> tuple[int, int, str, str, str]:
+        """The order in which gathered figures are folded."""
+        return (self.sequence, self.version, self.role, self.slice, self.metric)
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What a worker said of a model version on audit.v1; `at` is the record's Kafka timestamp."""
+
+    kind: str
+    version: int
+    digest: str
+    actor: str
+    reason: str
+    detail: str = ""
+    at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why something is decided: who, when (milliseconds), and by which command, if by one."""
+
+    actor: str
+    at: int
+    command_offset: int = -1
+    command_id: str = ""
+    evidence: str = ""
+
+
+CONTROLLER = "controller"
+
+
+def by_itself(at: int) -> Cause:
+    """The controller's own rules, set off by a record of that time."""
+    return Cause(CONTROLLER, at)
