@@ -13,7 +13,8 @@ from services.inference.core.fold import InferenceFold
 from services.inference.core.registry import Registry
 from services.inference.core.rows import Answering
 from services.inference.metrics import ModelMetrics
-from services.inference.models import Follower
+from services.inference.models import Desk, Follower
+from services.inference.roles import Roles
 from services.inference.settings import InferenceSettings
 from services.inference.unit import ScoringUnit, Targets
 from shared.codec.frame import frame_prefix
@@ -43,18 +44,20 @@ def build(start: Start, slot: int, settings: InferenceSettings) -> Stage:
     )
     fold = InferenceFold(pipeline.feature_names, _answering(pipeline), pipeline.model.name)
     metrics = ModelMetrics.on(start.metrics)
-    follower = Follower(
-        kafka=start.platform.kafka,
-        table=_table(start, MODELS.of(pipeline.name), platform_schema("model")),
+    desk = Desk()
+    roles = Roles(
         registry=Registry(pipeline.model.name, pipeline.feature_fingerprint, LiveKeys(_keys(settings))),
         prove=_prover(start, settings),
         recent=lambda: fold.recent,
         tell=_audit(start, slot),
+        publish=desk.publish,
         metrics=metrics,
         wait_s=settings.artefact_wait_s,
         memory_bytes=settings.models_memory_bytes,
         positive=_positive(pipeline),
     )
+    models = _table(start, MODELS.of(pipeline.name), platform_schema("model"))
+    follower = Follower(start.platform.kafka, models, roles, desk)
     follower.start()
 
     def refresh() -> None:
@@ -68,7 +71,7 @@ def build(start: Start, slot: int, settings: InferenceSettings) -> Stage:
         "inference",
         "inference",
         (source.topic,),
-        lambda _: ScoringUnit(source, targets, pipeline.partitions, fold, follower.report),
+        lambda _: ScoringUnit(source, targets, pipeline.partitions, fold, desk.report),
         compression="none",
         stateless=True,
         refresh=refresh,

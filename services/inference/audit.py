@@ -7,7 +7,7 @@ from confluent_kafka import KafkaError, Message, Producer
 from fastavro import parse_schema, schemaless_writer
 
 from schemas import platform_schema
-from services.inference.models import Verdict
+from services.inference.roles import Verdict
 from shared.errors import Fatal
 from shared.kafka.transactions import producer_config
 from shared.settings import KafkaSettings

@@ -107,7 +107,116 @@ def test_while_one_is_loading_only_a_newer_one_is_loaded() -> None:
     assert registry.step(_signed(4, 5), 2, 1_000).verb == "load"
 
 
+def _roles(registry: Registry) -> dict[str, list[int]]:
+    return {
+        "champion": [c.announcement.version for c in registry.champions],
+        "canary": [c.announcement.version for c in registry.canaries],
+        "shadow": [c.announcement.version for c in registry.shadows.values()],
+    }
+
+
+def _life(*steps: tuple[int, str]) -> list[Announcement]:
+    """Signed records of (version, state), one sequence after the other."""
+    return [_signed(version, at, state=state) for at, (version, state) in enumerate(steps, 1)]
+
+
+LIVES: dict[str, tuple[list[tuple[int, str]], dict[str, list[int]]]] = {
+    "a version moves from role to role": (
+        [(1, "champion"), (2, "shadow"), (2, "canary"), (2, "champion")],
+        {"champion": [2], "canary": [], "shadow": []},
+    ),
+    "one canary, several shadows": (
+        [(1, "champion"), (2, "canary"), (3, "canary"), (4, "shadow"), (5, "shadow"), (4, "shadow")],
+        {"champion": [1], "canary": [3], "shadow": [5, 4]},
+    ),
+    "states that do not serve take a version out": (
+        [(1, "champion"), (2, "canary"), (3, "shadow"), (4, "shadow"), (2, "rejected"), (3, "rolled_back")],
+        {"champion": [1], "canary": [], "shadow": [4]},
+    ),
+    "a retired champion stays until the next": (
+        [(1, "champion"), (1, "retired"), (2, "candidate"), (2, "validated"), (2, "awaiting")],
+        {"champion": [1], "canary": [], "shadow": []},
+    ),
+    "a rolled back champion stays too": (
+        [(1, "champion"), (2, "champion"), (2, "rolled_back")],
+        {"champion": [2], "canary": [], "shadow": []},
+    ),
+    "an older version may be tried beside the champion": (
+        [(1, "champion"), (2, "champion"), (1, "retired"), (1, "shadow")],
+        {"champion": [2], "canary": [], "shadow": [1]},
+    ),
+    "roles do not wait for a champion": (
+        [(1, "canary"), (2, "shadow")],
+        {"champion": [], "canary": [1], "shadow": [2]},
+    ),
+}
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_roles_follow_the_states(life: str) -> None:
+    steps, expected = LIVES[life]
+    registry = _registry()
+    _fold(registry, *_life(*steps))
+    assert _roles(registry) == expected
+
+
+def test_a_canary_that_cannot_be_loaded_leaves_the_one_that_serves() -> None:
+    registry = _registry()
+    first, second = _life((2, "canary"), (3, "canary"))
+    _fold(registry, first)
+    assert registry.step(second, 1, 1_000).verb == "load"
+    registry.settle(Claim(second, 1), loaded=False)
+    assert _roles(registry)["canary"] == [2]
+
+
+def test_claims_that_nobody_tried_are_named_superseded() -> None:
+    registry = _registry()
+    said = _life(
+        (1, "champion"), (2, "canary"), (3, "shadow"), (4, "champion"), (5, "canary"), (3, "rejected")
+    )
+    for offset, each in enumerate(said):
+        registry.step(each, offset, 1_000)
+    for claim in (registry.champions[-1], registry.canaries[-1]):
+        registry.settle(claim, loaded=True)
+    assert [claim.offset for claim in registry.superseded] == [2, 0, 1]
+
+
+def test_a_champion_that_fails_gives_way_and_can_be_announced_again() -> None:
+    registry = _registry()
+    said = _life((1, "champion"), (2, "champion"))
+    _fold(registry, *said)
+    registry.withdraw(Claim(said[1], 1), instead=Claim(said[0], 0))
+    assert (_version(registry), _roles(registry)["champion"]) == (1, [1])
+    assert registry.step(_signed(2, 3), 2, 1_000).verb == "load"
+
+
+def test_a_failed_champion_that_has_been_replaced_changes_nothing() -> None:
+    registry = _registry()
+    said = _life((1, "champion"), (2, "champion"), (3, "champion"))
+    _fold(registry, *said)
+    registry.withdraw(Claim(said[1], 1), instead=Claim(said[0], 0))
+    assert _roles(registry)["champion"] == [3]
+
+
+def test_the_retired_champion_is_the_last_resort_of_a_compacted_topic() -> None:
+    registry = _registry()
+    retired, champion = _life((1, "retired"), (2, "champion"))
+    registry.step(retired, 0, 1_000)
+    registry.step(champion, 1, 1_000)
+    assert registry.resort() is None
+    registry.settle(Claim(champion, 1), loaded=False)
+    assert registry.resort() == Claim(retired, 0)
+
+
+def test_what_was_taken_back_is_no_last_resort() -> None:
+    registry = _registry()
+    _fold(registry, *_life((1, "retired"), (1, "rolled_back")))
+    assert registry.resort() is None
+
+
 REFUSED = {
+    "announcement.invalid share": _signed(2, state="canary", share=0.0),
+    "announcement.invalid state": _signed(2, state="emperor"),
     "location.forbidden": _signed(2, location="http://169.254.169.254/"),
     "announcement.invalid": _signed(2, digest="../../x"),
     "signature.missing": announcement(2),
@@ -122,7 +231,7 @@ REFUSED = {
 def test_what_is_wrong_is_refused_and_the_model_kept(reason: str) -> None:
     registry = _registry()
     action = _fold(registry, _signed(1), REFUSED[reason])[1]
-    assert (action.verb, action.reason, action.incident) == ("refuse", reason, True)
+    assert (action.verb, action.reason, action.incident) == ("refuse", reason.split()[0], True)
     assert _version(registry) == 1
     assert registry.sequence == 1
     assert action.detail
