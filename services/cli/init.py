@@ -1,10 +1,10 @@
-"""`millrace init NAME`: a new pipeline that passes the check, with a small file to replay."""
+"""`millrace init NAME`: a new pipeline that passes the check, with a small file to replay, or from a file."""
 
 import json
 import random
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -19,6 +19,17 @@ def register(app: typer.Typer) -> None:
 
 def _init(
     name: Annotated[str, typer.Argument(help="Lower case letters, digits, - and _.")],
+    file: Annotated[
+        Path | None, typer.Option("--from", help="A .csv, .csv.gz or .parquet file to declare.")
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="With --from: the column with the outcome.")] = None,
+    time: Annotated[
+        str | None, typer.Option(help="With --from: the column with the time; else rows are numbered.")
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="With --from: the column whose rows stay together.")] = None,
+    labels_after: Annotated[
+        str | None, typer.Option(help='With --from: how late labels are, as "7d"; else a hundred rows.')
+    ] = None,
     root: Annotated[Path, typer.Option(help="Where pipelines are declared.")] = Path("schemas"),
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
 ) -> None:
@@ -28,21 +39,46 @@ def _init(
 
     folder = root / name
     if not re.fullmatch(PIPELINE_NAME, name) or name == "platform":
-        typer.echo(f"{name!r} cannot name a pipeline; write a lower-case name, such as orders", err=True)
-        raise typer.Exit(2)
+        _fail(f"{name!r} cannot name a pipeline; write a lower-case name, such as orders")
     if folder.exists():
-        typer.echo(f"{folder} is there already; choose another name, or remove it first", err=True)
-        raise typer.Exit(2)
+        _fail(f"{folder} is there already; choose another name, or remove it first")
+    files = pipeline_files(name) if file is None else _from(name, file, label, time, key, labels_after)
     folder.mkdir(parents=True)
-    for file, text in pipeline_files(name).items():
-        (folder / file).write_text(text, encoding="utf-8")
+    for each, text in files.items():
+        (folder / each).write_text(text, encoding="utf-8")
     load_pipeline(folder)
     if as_json:
-        typer.echo(json.dumps({"folder": str(folder), "files": sorted(pipeline_files(name))}))
+        typer.echo(json.dumps({"folder": str(folder), "files": sorted(files)}))
         return
     typer.echo(f"{folder} is written. Next:")
-    typer.echo(f"  millrace schemas check {name}")
-    typer.echo(f"  millrace replay {folder}/sample.csv --pipeline {name}")
+    if file is None:
+        typer.echo(f"  millrace schemas check {name}")
+        typer.echo(f"  millrace replay {folder}/sample.csv --pipeline {name}")
+    else:
+        typer.echo(f"  millrace run {name} &")
+        typer.echo(f"  millrace replay {file} --pipeline {name} --lockstep 500")
+        typer.echo(f"  millrace loop report {name}")
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(2)
+
+
+def _from(
+    name: str, file: Path, label: str | None, time: str | None, key: str | None, labels_after: str | None
+) -> dict[str, str]:
+    from services.cli.from_csv import Wish, files_from
+    from shared.contracts.basics import parse_duration
+
+    if label is None:
+        _fail(f"say which column of {file} is the outcome: --label COLUMN")
+    if labels_after is not None:
+        try:
+            parse_duration(labels_after)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--labels-after") from error
+    return files_from(Wish(name, file, label, time, key, labels_after))
 
 
 def pipeline_files(name: str) -> dict[str, str]:

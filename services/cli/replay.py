@@ -28,7 +28,7 @@ After = Annotated[
     str | None,
     typer.Option(
         "--labels-after",
-        help='When labels follow, as "7d"; "none" for no labels. The declared horizon by default.',
+        help='When labels follow, as "7d"; "none" for none. By default as [source] or the horizon says.',
     ),
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many rows.")]
@@ -67,14 +67,14 @@ def replay(
 ) -> None:
     """Send the rows of a file as events and, later, as labels."""
     from services.cli.replaying import Pace, Replay, refuse_expired
-    from services.cli.script import read_rows, write_script
+    from services.cli.script import labels_after_ms, read_rows, write_script
     from shared.contracts.pipeline import find_pipeline, load_pipeline
     from shared.kafka.admin import ensure_topics
     from shared.kafka.registry import Registry, register_pipeline
 
     declared = load_pipeline(find_pipeline(pipeline))
     platform = PlatformSettings()
-    delay_ms = _delay_ms(declared, labels_after)
+    delay_ms = _delay_ms(labels_after_ms(declared), labels_after)
     timeout_s = None if timeout is None else _duration("--timeout", timeout) / 1_000
     pace = Pace(rate, speed)
     ensure_topics(platform.kafka, declared)
@@ -96,13 +96,11 @@ def replay(
     )
 
 
-def _delay_ms(declared: "Pipeline", given: str | None) -> int | None:
+def _delay_ms(declared: int | None, given: str | None) -> int | None:
     """How long after its event a label is sent; None for no labels."""
-    if given == "none":
-        return None
-    if given is not None:
-        return _duration("--labels-after", given)
-    return None if declared.label is None else declared.label.horizon_ms
+    if given is None or given == "none":
+        return declared if given is None else None
+    return _duration("--labels-after", given)
 
 
 def _duration(option: str, given: str) -> int:

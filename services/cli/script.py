@@ -33,6 +33,10 @@ _DTYPES: Mapping[str, type[pl.DataType]] = {
 }
 
 
+MISSING = ("", "?", "-", "na", "n/a", "nan", "null", "none", "#n/a")
+"""What people write for a number that is not there, whatever the case; it reads as null where null is allowed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Script:
     """A replay: record k is row `row[k]` of `events` or `labels` (by `kind[k]`), at order time `order[k]`.
@@ -115,6 +119,14 @@ def write_script(
     return Script(events, labels, keys, partition_of(keys, pipeline.partitions), kind, row, spread(at))
 
 
+def labels_after_ms(pipeline: Pipeline) -> int | None:
+    """How long after its event a label is sent unless somebody says otherwise; None without labels."""
+    if pipeline.label is None:
+        return None
+    said = None if pipeline.source is None else pipeline.source.labels_after_ms
+    return pipeline.label.horizon_ms if said is None else said
+
+
 def spread(time: Ints) -> Ints:
     """Strictly increasing times: each at least a millisecond after the one before.
 
@@ -148,12 +160,19 @@ def _dtypes(pipeline: Pipeline, source: Source) -> dict[str, type[pl.DataType] |
     for fields, cells in tables:
         for name, cell in cells.items():
             if cell.kind == "column" and (cell.text not in wanted or wanted[cell.text] is pl.String):
-                wanted[cell.text] = _DTYPES.get(_avro_name(fields[name]), pl.String)
+                wanted[cell.text] = _read_as(fields[name])
     for extra in (source.time, source.order):
         if extra is not None:
             # One column can be an id and the order: it is read as it stands and made a text afterwards.
             wanted[extra] = None
     return wanted
+
+
+def _read_as(field: Field) -> type[pl.DataType]:
+    """A number that may be missing is read as a text: what stands for nothing differs from file to file."""
+    if field.kind == "number" and field.nullable:
+        return pl.String
+    return _DTYPES.get(_avro_name(field), pl.String)
 
 
 def _times(frame: pl.DataFrame, source: Source, first_row: int) -> Ints:
@@ -217,9 +236,11 @@ def _column(series: pl.Series, field: Field) -> Column:
             f"field {field.name} is {_avro_name(field)}; files give texts, numbers and booleans only"
         )
     try:
-        cast = series.cast(dtype)
+        cast = _without_missing(series, field).cast(dtype)
     except pl.exceptions.PolarsError as error:
         raise Refused(f"{field.name}: {str(error).splitlines()[0]}; check the column in [source]") from error
+    if field.nullable and cast.dtype.is_float():
+        cast = cast.fill_nan(None)
     valid = None
     if cast.null_count() or field.nullable:
         valid = cast.is_not_null().to_numpy()
@@ -229,3 +250,20 @@ def _column(series: pl.Series, field: Field) -> Column:
     lengths = cast.str.len_bytes().to_numpy().astype(np.int64)
     joined = str(cast.str.join("").item()).encode()
     return Column(Strings.packed(np.frombuffer(joined, np.uint8), lengths), valid)
+
+
+def _without_missing(series: pl.Series, field: Field) -> pl.Series:
+    """Texts of numbers with null for what stands for nothing."""
+    if series.dtype != pl.String or field.kind != "number":
+        return series
+    return blank_missing(series)
+
+
+def blank_missing(texts: pl.Series) -> pl.Series:
+    """The texts without blanks around them, null for those that stand for nothing.
+
+    >>> blank_missing(pl.Series(["1.5 ", "?", "NaN"])).to_list()
+    ['1.5', None, None]
+    """
+    plain = texts.str.strip_chars()
+    return plain.set(plain.str.to_lowercase().is_in(MISSING), None)

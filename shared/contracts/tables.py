@@ -222,6 +222,12 @@ class SourceTable(Table):
         None, alias="interval", description="time between rows without a time column", examples=["30m"]
     )
     order: str | None = Field(None, description="the column that orders rows", examples=["TRANSACTION_ID"])
+    labels_after_ms: Duration | None = Field(
+        None,
+        alias="labels_after",
+        description="how long after its event a label is sent, the horizon if absent",
+        examples=["1d"],
+    )
     event: Cells = Field({}, description="event field = column", examples=[])
     label: Cells = Field({}, description="label field = column", examples=[])
 

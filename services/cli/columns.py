@@ -1,0 +1,237 @@
+"""What the columns of a file are to a pipeline: numbers, truth values, a label, a time; or of no use, and why."""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from keyword import iskeyword
+from pathlib import Path
+from typing import Literal
+from unicodedata import combining, normalize
+
+import polars as pl
+
+from services.cli.script import blank_missing
+from shared.contracts.basics import ClassName
+from shared.errors import Refused
+
+MOST_CLASSES = 12
+_FAR_MS, _FAR_S = 1e11, 1e8
+"""Counts of milliseconds and of seconds since 1970 lie above these since 1973; smaller ones begin elsewhere."""
+_TOO_FINE = 1e14
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """A column that a model can learn from; `field` is its name in the event.
+
+    `missing` tells whether rows lack it; `nullable` also where its values need cleaning. `usual` stands for
+    a missing value.
+    """
+
+    column: str
+    field: str
+    kind: Literal["number", "boolean"]
+    nullable: bool = False
+    missing: bool = False
+    usual: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LabelColumn:
+    """The column with the outcome: Avro type and classes as they will be read; the rarer one is positive."""
+
+    column: str
+    field: str
+    avro: Literal["long", "boolean", "string"]
+    classes: tuple[ClassName, ...]
+    positive: ClassName
+
+
+@dataclass(frozen=True, slots=True)
+class TimeColumn:
+    """The column with the time, in [source]'s terms; `gap_ms` is the usual time between two rows."""
+
+    column: str
+    unit: Literal["s", "ms", "iso"]
+    epoch: str | None
+    gap_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A column of no use, and why."""
+
+    column: str
+    reason: str
+
+
+def read_table(path: Path) -> pl.DataFrame:
+    """The whole file, each column as what all its values are.
+
+    Raises:
+        Refused: it is missing, of another kind, or empty.
+    """
+    if not path.is_file():
+        raise Refused(f"there is no file {path}; give a .csv, .csv.gz or .parquet file")
+    try:
+        parquet = path.suffix == ".parquet"
+        frame = pl.read_parquet(path) if parquet else pl.read_csv(path, infer_schema_length=None)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise Refused(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    if frame.height < 2:
+        raise Refused(f"{path} has {frame.height} rows; there is nothing to learn from")
+    return frame
+
+
+def avro_name(column: str, taken: Collection[str]) -> str:
+    """A field name like the column's that expressions can use and that is not `taken`.
+
+    >>> [avro_name(name, {"x_y"}) for name in ("x y", "2nd", "class", "Größe", "")]
+    ['x_y_2', 'c_2nd', 'class_', 'Gro_e', 'c_']
+    """
+    bare = "".join(each for each in normalize("NFKD", column) if not combining(each))
+    name = re.sub(r"[^A-Za-z0-9_]", "_", bare)
+    if not name or name[0].isdigit():
+        name = f"c_{name}"
+    if iskeyword(name) or name == "features":
+        name += "_"
+    plain, number = name, 1
+    while name in taken:
+        number += 1
+        name = f"{plain}_{number}"
+    return name
+
+
+def label_column(frame: pl.DataFrame, column: str, field: str) -> LabelColumn:
+    """The label; Refused where the column is not there or does not hold 2 to 12 classes."""
+    series = _column(frame, column, "--label").drop_nulls()
+    if series.dtype.is_integer():
+        avro: Literal["long", "boolean", "string"] = "long"
+    elif series.dtype == pl.Boolean:
+        avro = "boolean"
+    else:
+        avro, series = "string", series.cast(pl.String)
+    counts = series.value_counts(name="rows").sort(series.name)
+    classes = tuple(counts[series.name].to_list())
+    if not 2 <= len(classes) <= MOST_CLASSES:
+        raise Refused(
+            f"--label {column}: {len(classes)} different values; a label has 2 to {MOST_CLASSES} classes"
+        )
+    if avro == "string" and "none" in classes:
+        raise Refused(f'--label {column}: "none" cannot be a class, it says that there is no label')
+    rare = classes[int(counts["rows"].arg_min() or 0)]
+    positive = rare if avro == "string" or len(classes) > 2 else classes[-1]
+    return LabelColumn(column, field, avro, classes, positive)
+
+
+def time_column(frame: pl.DataFrame, column: str) -> TimeColumn:
+    """The time; Refused where the column is not there, has gaps, or is neither a count nor ISO texts."""
+    series = _column(frame, column, "--time")
+    if series.null_count():
+        raise Refused(f"--time {column}: empty in {series.null_count()} rows; every row needs a time")
+    if series.dtype.is_numeric():
+        return _counted(series.cast(pl.Float64), column)
+    try:
+        moments = series if series.dtype == pl.Datetime else series.str.to_datetime(time_zone="UTC")
+    except pl.exceptions.PolarsError as error:
+        raise Refused(
+            f"--time {column}: {series[0]!r} is not a time; write 2024-01-31T10:00:00Z, or leave out --time:"
+            " rows are numbered then"
+        ) from error
+    return TimeColumn(column, "iso", None, _gap(moments.dt.epoch("ms").cast(pl.Float64)))
+
+
+def key_column(frame: pl.DataFrame, column: str) -> str:
+    """The key's column; Refused where it is not there or a row lacks it."""
+    nulls = _column(frame, column, "--key").null_count()
+    if nulls:
+        raise Refused(f"--key {column}: empty in {nulls} rows; every row needs a key, or leave out --key")
+    return column
+
+
+def features_of(
+    frame: pl.DataFrame, spoken_for: Collection[str], taken: Collection[str]
+) -> tuple[list[Feature], list[Left]]:
+    """What there is to learn from, without the columns `spoken_for`; field names avoid those `taken`."""
+    names = set(taken)
+    features: list[Feature] = []
+    left: list[Left] = []
+    for column in frame.columns:
+        if column in spoken_for:
+            continue
+        found = _judge(frame[column], column, avro_name(column, names))
+        if isinstance(found, Left):
+            left.append(found)
+        else:
+            features.append(found)
+            names |= {found.field, f"{found.field}_is_missing"}
+    return features, left
+
+
+def _column(frame: pl.DataFrame, column: str, option: str) -> pl.Series:
+    if column not in frame.columns:
+        raise Refused(f"{option} {column}: no such column; write one of {', '.join(frame.columns[:20])}")
+    if column in ("", "#") or column.startswith("="):
+        raise Refused(f"{option} {column}: [source] cannot name such a column; rename it in the file")
+    return frame[column]
+
+
+def _judge(series: pl.Series, column: str, field: str) -> Feature | Left:
+    if column in ("", "#") or column.startswith("="):
+        return Left(column, "[source] cannot name it")
+    values, cleaned = _numbers(series)
+    if values is None:
+        return Left(column, "not a number")
+    present = values.drop_nulls()
+    if present.n_unique() < 2:
+        return Left(column, "the same in every row")
+    if _counts_rows(series):
+        return Left(column, "counts the rows")
+    kind: Literal["number", "boolean"] = "boolean" if values.dtype == pl.Boolean else "number"
+    finite = present.cast(pl.Float64).filter(present.cast(pl.Float64).is_finite())
+    usual = float(finite.head(1_000).median() or 0.0)  # type: ignore[arg-type]
+    missing = present.len() < values.len()
+    return Feature(column, field, kind, cleaned or missing, missing, usual)
+
+
+def _numbers(series: pl.Series) -> tuple[pl.Series | None, bool]:
+    """The values as numbers or truth values with nulls, and whether they were texts; None for other things."""
+    if series.dtype == pl.Boolean or series.dtype.is_integer():
+        return series, False
+    if series.dtype.is_float():
+        return series.fill_nan(None), False
+    if series.dtype != pl.String:
+        return None, False
+    plain = blank_missing(series)
+    numbers = plain.cast(pl.Float64, strict=False)
+    if numbers.null_count() > plain.null_count():
+        return None, True
+    return numbers.fill_nan(None), True
+
+
+def _counts_rows(series: pl.Series) -> bool:
+    """Whether it goes up by one from row to row: a model would learn the date from it."""
+    if not series.dtype.is_integer() or series.null_count() or series.len() < 3:
+        return False
+    steps = series.cast(pl.Int64).diff().drop_nulls()
+    return bool((steps == 1).all())
+
+
+def _counted(numbers: pl.Series, column: str) -> TimeColumn:
+    if not bool(numbers.is_finite().all()):
+        raise Refused(f"--time {column}: not a number in some rows; every row needs a time")
+    low, high = float(numbers.min() or 0.0), float(numbers.max() or 0.0)  # type: ignore[arg-type]
+    if high >= _TOO_FINE:
+        raise Refused(f"--time {column}: {high:.0f} is finer than milliseconds; give seconds or milliseconds")
+    if low >= _FAR_MS:
+        return TimeColumn(column, "ms", None, _gap(numbers))
+    begins = None if low >= _FAR_S else "2020-01-01T00:00:00Z"
+    return TimeColumn(column, "s", begins, _gap(numbers * 1_000))
+
+
+def _gap(milliseconds: pl.Series) -> int:
+    """The usual time between two rows that are not of one instant, at least a millisecond."""
+    steps = milliseconds.sort().diff().drop_nulls()
+    apart = steps.filter(steps > 0)
+    usual = apart.median() if apart.len() else 1_000.0
+    return max(1, round(float(usual or 1.0)))  # type: ignore[arg-type]
