@@ -1,6 +1,6 @@
-"""retrainer: labelled vectors to announced models.
+"""retrainer: outcomes to datasets, datasets to candidates, candidates to proposals.
 
-Reads features.v1 and accepted.v1. Writes artefacts to the store and announcements to models.v1.
-Keeps nothing between runs. Promises the same artefact, bit for bit, for the same rows, declaration and seed.
-So far it runs from the command line, `millrace models train`.
+Reads labeled.v1, drift.v1, commands.v1 and models.v1. Writes runs.v1, `propose` on commands.v1, datasets and
+artefacts in the store. Keeps how far it has folded the ledger, and every step's result under its key.
+Promises one run and at most one proposal a trigger, and the same model, bit for bit, for the same ledger.
 """

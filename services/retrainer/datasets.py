@@ -42,7 +42,9 @@ def build(recipe: Recipe, ledger: Ledger, kept: Kept) -> DatasetManifest:
     if recipe.cut_off < 0:
         raise Refused(f"{recipe.pipeline.name} has no outcome yet: there is nothing to learn from")
     topics = ledger.topics()
-    entries = list(_segments(recipe, ledger, kept, topics[LABELED.of(recipe.pipeline.name)]))
+    entries = list(
+        _segments(ledger, kept, recipe.pipeline, recipe.cut_off, topics[LABELED.of(recipe.pipeline.name)])
+    )
     entries = entries[-reach_back([each.fresh for each in entries], recipe.window_rows) :]
     tables = [unseal(kept.get("segments", each.sha256)) for each in entries]
     manifest = _manifest(recipe, topics, entries, tables)
@@ -50,15 +52,22 @@ def build(recipe: Recipe, ledger: Ledger, kept: Kept) -> DatasetManifest:
     return manifest
 
 
+def sealed(ledger: Ledger, kept: Kept, pipeline: Pipeline, cut_off: int) -> list[SegmentEntry]:
+    """The whole segments up to the cut-off, oldest first."""
+    identity = ledger.topics()[LABELED.of(pipeline.name)]
+    whole = (cut_off + 1) // SEGMENT_ROWS * SEGMENT_ROWS - 1
+    return list(_segments(ledger, kept, pipeline, whole, identity))
+
+
 def _segments(
-    recipe: Recipe, ledger: Ledger, kept: Kept, identity: tuple[str, int]
+    ledger: Ledger, kept: Kept, pipeline: Pipeline, cut_off: int, identity: tuple[str, int]
 ) -> Iterator[SegmentEntry]:
     """All segments of the ledger up to the cut-off, oldest first."""
     start, first = ledger.begin(), 0
-    while first <= recipe.cut_off:
-        last = min(first + SEGMENT_ROWS - 1, recipe.cut_off)
+    while first <= cut_off:
+        last = min(first + SEGMENT_ROWS - 1, cut_off)
         inputs: JsonValue = [*identity, first, last]
-        key = step_key("segment", inputs, WRITER, list(recipe.pipeline.feature_names))
+        key = step_key("segment", inputs, WRITER, list(pipeline.feature_names))
         known = kept.step(key)
         entry = SegmentEntry.model_validate(known) if known else _sealed(ledger, kept, start, first, last)
         if known is None:

@@ -8,13 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from services.retrainer.core.ledger import LearningRows
-from services.retrainer.core.metrics import average_precision, log_loss, roc_auc
+from services.retrainer.core.metrics import figures
 from shared.contracts.expressions import compile_expression
 from shared.contracts.policies import Slice
 from shared.models.evidence import MAX_NAME, MAX_ROWS, MAX_SOURCES, Evidence
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+ROOM_BYTES = 2 << 20
+"""Of packed rows: a record on commands.v1 is at most twice as large."""
 OTHERS = "(others)"
 """Sources beyond the largest that evidence has room for."""
 
@@ -41,25 +43,6 @@ class Classes:
         """What a model that knows nothing says."""
         shape = (rows,) if self.count == 2 else (rows, self.count)
         return np.full(shape, 1 / self.count)
-
-
-def figures(truth: npt.NDArray[np.uint8], scores: Floats) -> dict[str, float]:
-    """Log loss and accuracy; for two classes with both there also ranking figures."""
-    if not len(truth):
-        return {}
-    if scores.ndim == 2:
-        own = np.clip(scores[np.arange(len(truth)), truth], 1e-15, 1.0)
-        right = scores.argmax(axis=1) == truth
-        return {"log_loss": float(-np.mean(np.log(own))), "accuracy": float(right.mean())}
-    positive = truth == 1
-    found = {
-        "log_loss": log_loss(positive, scores),
-        "accuracy": float(((scores >= 0.5) == positive).mean()),
-    }
-    if positive.any() and not positive.all():
-        found["roc_auc"] = roc_auc(positive, scores)
-        found["average_precision"] = average_precision(positive, scores)
-    return found
 
 
 def slice_bits(slices: Sequence[Slice], names: Sequence[str], matrix: Floats) -> npt.NDArray[np.uint64]:
@@ -116,15 +99,16 @@ def fair_rows(rows: LearningRows, trained_until: int, least: int) -> tuple[npt.N
 
 
 def evidence_of(bout: Bout, classes: Classes, slices: Sequence[Slice], names: Sequence[str]) -> Evidence:
-    """The newest rows of a bout, at most `MAX_ROWS`."""
-    rows = bout.rows.last(MAX_ROWS)
+    """The newest rows of a bout, as many as evidence and a record have room for."""
+    room = min(MAX_ROWS, ROOM_BYTES // (8 * classes.count + 24))
+    rows = bout.rows.last(room)
     source_names, sources = source_index(rows.sources, rows.source)
     return Evidence(
         classes=classes.count,
         sequences=rows.sequences,
         labels=classes.truth(rows.classes),
-        champion=bout.champion[-MAX_ROWS:].astype(np.float32),
-        candidate=bout.candidate[-MAX_ROWS:].astype(np.float32),
+        champion=bout.champion[-room:].astype(np.float32),
+        candidate=bout.candidate[-room:].astype(np.float32),
         slice_names=tuple(each.name for each in slices),
         slices=slice_bits(slices, names, rows.matrix),
         source_names=source_names,
@@ -143,7 +127,13 @@ def by_part(evidence: Evidence) -> Mapping[str, dict[str, dict[str, float]]]:
     for name, inside in parts.items():
         truth = evidence.labels[inside]
         found[name] = {
-            "champion": figures(truth, evidence.champion[inside].astype(np.float64)),
-            "candidate": figures(truth, evidence.candidate[inside].astype(np.float64)),
+            "champion": _figures(truth, evidence.champion[inside]),
+            "candidate": _figures(truth, evidence.candidate[inside]),
         }
     return found
+
+
+def _figures(truth: npt.NDArray[np.uint8], scores: npt.NDArray[np.float32]) -> dict[str, float]:
+    if not len(truth):
+        return {"rows": 0.0}
+    return figures(truth.astype(np.int64), scores.astype(np.float64)) | {"rows": float(len(truth))}

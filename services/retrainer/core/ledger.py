@@ -54,14 +54,18 @@ class LearningRows:
 
     def last(self, rows: int) -> "LearningRows":
         """The newest rows."""
+        return self.pick(np.arange(max(0, len(self) - rows), len(self)))
+
+    def pick(self, index: npt.NDArray[np.int64]) -> "LearningRows":
+        """The rows that `index` names, in its order."""
         return LearningRows(
-            self.sequences[-rows:],
-            self.ids[-rows:],
-            self.classes[-rows:],
-            self.event_times[-rows:],
+            self.sequences[index],
+            self.ids[index],
+            self.classes[index],
+            self.event_times[index],
             self.sources,
-            self.source[-rows:],
-            self.matrix[-rows:],
+            self.source[index],
+            np.ascontiguousarray(self.matrix[index]),
         )
 
 
@@ -113,3 +117,12 @@ def reach_back(fresh: Sequence[int], wanted: int) -> int:
         if total >= wanted:
             return number
     return len(fresh)
+
+
+def wanted_rows(window_rows: int, validation: float) -> int:
+    """Events that a dataset reaches back for: a window, and the validation rows behind it.
+
+    >>> wanted_rows(10_000, 0.2)
+    12000
+    """
+    return window_rows + max(1, int(window_rows * validation))

@@ -1,0 +1,93 @@
+"""What a run asks of the rest of the loop: the champion on models.v1, and drifts known up to a sequence."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+from pydantic import JsonValue
+
+from services.retrainer.releases import ModelsTopic
+from shared.control.records import Record, Records
+from shared.errors import Retry
+from shared.kafka.config import client_config
+from shared.kafka.reader import read_topic
+from shared.models.announcement import CHAMPION
+from shared.settings import KafkaSettings
+
+TURN_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class DriftGroup:
+    """The drift service's place on labeled.v1."""
+
+    kafka: KafkaSettings
+    group: str
+    topic: str
+
+    def committed(self) -> int:
+        """The offset behind the last row that it is done with; -1 where it never ran."""
+        admin = AdminClient(client_config(self.kafka))
+        asked = ConsumerGroupTopicPartitions(self.group, [TopicPartition(self.topic, 0)])
+        try:
+            answer = admin.list_consumer_group_offsets([asked])[self.group].result(timeout=30.0)
+        except KafkaException as error:
+            raise Retry(f"the broker did not say where {self.group} stands: {error.args[0]}") from error
+        offset = int(answer.topic_partitions[0].offset)
+        return offset if offset >= 0 else -1
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaOutlook:
+    """models.v1 and drift.v1 of one pipeline."""
+
+    kafka: KafkaSettings
+    model: str
+    models: ModelsTopic
+    alarms: Records
+    drift: DriftGroup | None
+    offset_of: Callable[[int], int]
+    """The offset of labeled.v1 at which a sequence is known to stand, -1 where it is not known."""
+    wait_s: float
+    leaving: Callable[[], bool]
+
+    def champion(self) -> dict[str, JsonValue]:
+        """The newest record of this model with state champion."""
+        found = [
+            each
+            for each in self.models.read()
+            if each.announcement.name == self.model and each.announcement.state == CHAMPION
+        ]
+        if not found:
+            return {}
+        newest = found[-1]
+        said = newest.announcement
+        return {
+            "digest": said.digest,
+            "version": said.version,
+            "sequence": said.sequence,
+            "offset": newest.offset,
+        }
+
+    def since(self, sequence: int) -> int:
+        """The newest alarm that triggers, raised up to `sequence`, once the drift service has come that far."""
+        self._wait_for_drift(sequence)
+        found = [record for record in self._alarms() if record["triggers"] and record["sequence"] <= sequence]
+        return max(found, key=lambda record: int(record["sequence"]))["since_sequence"] if found else -1
+
+    def _alarms(self) -> list[Record]:
+        return [
+            record
+            for polled in read_topic(self.kafka, self.alarms.topic)
+            for record in self.alarms.read(polled)
+        ]
+
+    def _wait_for_drift(self, sequence: int) -> None:
+        offset = self.offset_of(sequence)
+        if self.drift is None or offset < 0:
+            return
+        deadline = time.monotonic() + self.wait_s
+        while 0 <= self.drift.committed() <= offset and time.monotonic() < deadline and not self.leaving():
+            time.sleep(TURN_S)

@@ -1,0 +1,155 @@
+"""The training process as the service sees it: asked by a line of JSON, watched, killed beyond its limits."""
+
+import json
+import os
+import selectors
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from pydantic import JsonValue
+
+from shared.errors import MillraceError
+
+_ROOT = Path(__file__).resolve().parents[2]
+TURN_S = 0.1
+"""How often memory and the clock are looked at."""
+
+
+class StepFailed(MillraceError):
+    """A step came to nothing; `code` is bounded: refused, memory, time, crash."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code, self.detail = code, detail
+
+
+class Stopped(MillraceError):
+    """The service leaves: the run is taken up again at its next start."""
+
+
+class Trainer(Protocol):
+    """Who does the work of the steps."""
+
+    def ask(self, job: dict[str, JsonValue], limit_s: float) -> Any:
+        """The job's result; StepFailed where there is none, Stopped where the service leaves."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it, whatever it is doing."""
+        ...
+
+
+class TrainingProcess:
+    """One process for the steps of one run; nothing it does outlives `close` or the service."""
+
+    def __init__(self, memory_bytes: int, niceness: int, threads: int, leaving: threading.Event) -> None:
+        self._memory_bytes, self._leaving = memory_bytes, leaving
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        paths = [str(_ROOT), environment.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "services.retrainer.training", str(memory_bytes), str(niceness)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            env=environment,
+            start_new_session=True,
+        )
+        self._buffer = b""
+
+    def ask(self, job: dict[str, JsonValue], limit_s: float) -> Any:
+        """Send the job and wait for its answer, at most `limit_s` seconds."""
+        assert self._process.stdin is not None  # noqa: S101 - for the type checker
+        try:
+            self._process.stdin.write(json.dumps(job).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError as error:
+            raise StepFailed("crash", self._last_words()) from error
+        answer = json.loads(self._line(time.monotonic() + limit_s, limit_s))
+        if "failed" in answer:
+            raise StepFailed(answer["failed"], answer["detail"])
+        return answer["done"]
+
+    def close(self) -> None:
+        """Kill what is left of it."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        self._said.close()
+
+    def _line(self, deadline: float, limit_s: float) -> bytes:
+        pipe = self._process.stdout
+        assert pipe is not None  # noqa: S101 - for the type checker
+        with selectors.DefaultSelector() as ready:
+            ready.register(pipe, selectors.EVENT_READ)
+            while b"\n" not in self._buffer:
+                self._check(deadline, limit_s)
+                if ready.select(TURN_S):
+                    more = os.read(pipe.fileno(), 65_536)
+                    if not more:
+                        self._process.wait()
+                        raise StepFailed("crash", self._last_words())
+                    self._buffer += more
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+    def _check(self, deadline: float, limit_s: float) -> None:
+        if self._leaving.is_set():
+            raise Stopped("the service leaves; the run goes on at its next start")
+        if time.monotonic() > deadline:
+            raise StepFailed("time", f"more than the {limit_s:g} s that [policy.retrain] allows")
+        resident = resident_bytes(self._process.pid)
+        if resident > self._memory_bytes:
+            raise StepFailed(
+                "memory", f"{resident} bytes, more than the {self._memory_bytes} that [policy.retrain] allows"
+            )
+
+    def _last_words(self) -> str:
+        self._said.seek(0)
+        words = self._said.read()[-2_000:].decode(errors="replace").strip()
+        return f"the training process ended with {self._process.returncode}: {words.rsplit(chr(10), 1)[-1]}"
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory that a process holds; 0 where it is gone or this is no Linux."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+class Bench:
+    """Trainers for one run after another; while one is not needed the next is already starting."""
+
+    def __init__(self, memory_bytes: int, niceness: int, threads: int, *, spare: bool) -> None:
+        self.leaving = threading.Event()
+        self._terms = (memory_bytes, niceness, threads)
+        self._spare = spare
+        self._next: TrainingProcess | None = None
+
+    def __call__(self) -> Trainer:
+        """The one that waits, or a new one; whoever takes it closes it."""
+        found, self._next = self._next, None
+        return found or TrainingProcess(*self._terms, self.leaving)
+
+    def prepare(self) -> None:
+        """Start the next one, so that its imports are done when it is asked."""
+        if self._spare and self._next is None and not self.leaving.is_set():
+            self._next = TrainingProcess(*self._terms, self.leaving)
+
+    def close(self) -> None:
+        """Make all work stop, and let the spare one go."""
+        self.leaving.set()
+        found, self._next = self._next, None
+        if found is not None:
+            found.close()

@@ -1,0 +1,27 @@
+"""Settings of the retrainer: `MILLRACE_RETRAINER__...`."""
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.control.loop import ControlSettings
+
+
+class RetrainerSettings(BaseSettings):
+    """What the retrainer can be told; what it trains, and when, is declared in [policy.retrain]."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MILLRACE_RETRAINER__", env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
+
+    control: ControlSettings = ControlSettings()
+    """The loop."""
+    niceness: int = Field(5, ge=0, le=19)
+    """How far training stands back behind the services of the data path."""
+    threads: int = Field(1, ge=1, le=256)
+    """Threads of the training process; another number may give other last digits."""
+    spare: bool = True
+    """Whether a training process waits ready, some 300 MB, so that a run need not wait for its imports."""
+    tensorboard: bool = True
+    """Whether event files are written, below `$MILLRACE_HOME/tensorboard/<pipeline>`."""
+    drift_wait_s: float = Field(30.0, ge=0.0)
+    """How long a run waits for the drift service to have come to the run's sequence; then it goes on without."""
