@@ -9,6 +9,7 @@ from faust.types.auth import CredentialsT
 from yarl import URL
 
 from shared.control.driver import CommittedTransport
+from shared.errors import Refused
 from shared.kafka.config import LARGEST_BYTES, client_config
 from shared.settings import KafkaSettings
 
@@ -83,14 +84,16 @@ def credentials(settings: KafkaSettings) -> CredentialsT | None:
 
 
 def _tls(settings: KafkaSettings) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=settings.ssl_ca_location)
-    if settings.ssl_certificate_location is not None:
-        secret = settings.ssl_key_password
-        context.load_cert_chain(
-            settings.ssl_certificate_location,
-            settings.ssl_key_location,
-            secret.get_secret_value() if secret is not None else None,
-        )
+    files = [settings.ssl_ca_location, settings.ssl_certificate_location, settings.ssl_key_location]
+    secret = settings.ssl_key_password
+    try:
+        context = ssl.create_default_context(cafile=settings.ssl_ca_location)
+        if settings.ssl_certificate_location is not None:
+            password = secret.get_secret_value() if secret is not None else None
+            context.load_cert_chain(settings.ssl_certificate_location, settings.ssl_key_location, password)
+    except (OSError, ssl.SSLError) as error:
+        named = ", ".join(str(file) for file in files if file is not None)
+        raise Refused(f"cannot read {named}: {error.strerror or error}; give PEM files") from error
     return context
 
 
