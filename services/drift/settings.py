@@ -1,0 +1,20 @@
+"""Settings of the drift service: `MILLRACE_DRIFT__...`."""
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.control.loop import ControlSettings
+
+
+class DriftSettings(BaseSettings):
+    """What the drift worker can be told."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MILLRACE_DRIFT__", env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
+
+    control: ControlSettings = ControlSettings()
+    """The loop."""
+    snapshot_rows: int = 20_000
+    """Rows of labeled.v1 after which the state is saved: bounds what is folded again after a restart."""
+    snapshot_interval_s: float = 30.0
+    """Seconds after which a changed state is saved."""
