@@ -1,0 +1,205 @@
+"""Steps of a retraining: each once, whatever is killed; one proposal a trigger; failures end the run, not more."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from services.retrainer.core.steps import run_slug, step_key
+from services.retrainer.core.triggers import END, Trigger
+from services.retrainer.process import StepFailed
+from shared.models.evidence import unpack
+from shared.models.loading import load_model
+from tests.unit.retrainer.loops import Fuse, Killed, Loop, declared, labels, rows_of
+
+ROWS = 300
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Loop:
+    pipeline = declared()
+    return Loop(tmp_path, pipeline, rows_of(pipeline, ROWS))
+
+
+def test_a_run_ends_in_one_proposal_that_can_be_judged_and_loaded(loop: Loop) -> None:
+    trigger = labels(ROWS - 1)
+    assert loop.runner().run(trigger) == "done"
+    assert loop.journal.told(trigger.id) == [
+        ("trigger", "started"),
+        ("dataset", "done"),
+        ("statistics", "done"),
+        ("train", "started"),
+        ("train", "done"),
+        ("evaluate", "done"),
+        ("package", "done"),
+        ("propose", "done"),
+        ("done", "done"),
+    ]
+    [proposal] = loop.proposals.sent
+    assert (proposal.id, proposal.model, proposal.at) == (f"propose-{trigger.id}", "small", 299_000)
+    evidence = unpack(proposal.evidence)
+    assert evidence.rows == ROWS // 5
+    assert evidence.sequences[-1] == ROWS - 1
+    assert evidence.slice_names == ("high",)
+    assert evidence.source_names == ("bank", "shop")
+    assert (evidence.champion == 0.5).all()
+    truth = evidence.labels == 1
+    assert float(((evidence.candidate >= 0.5) == truth).mean()) > 0.85
+    artefact = loop.store.get(proposal.digest)
+    pipeline = loop.pipeline
+    model = load_model(artefact, pipeline.feature_fingerprint, pipeline.feature_names)
+    dataset = model.manifest.dataset
+    assert dataset["cut_off"] == ROWS - 1
+    assert dataset["trained_until"] == ROWS - ROWS // 5 - 1
+    assert dataset["reference"]["names"] == ["a", "b", "c"]  # type: ignore[index,call-overload]
+    assert model.manifest.created_from["trigger"] == trigger.id
+    parameters = json.loads(json.dumps(proposal.parameters))
+    assert parameters["sequence"] == ROWS - 1
+    assert parameters["figures"]["all"]["candidate"]["log_loss"] < 0.5
+    assert parameters["champion"]["version"] == 1
+    assert list((loop.folder / "board" / trigger.id).glob("events.out.tfevents.*"))
+
+
+def test_the_same_trigger_again_does_nothing(loop: Loop) -> None:
+    assert loop.runner().run(labels(199)) == "done"
+    told = list(loop.journal.steps)
+    assert loop.runner().run(labels(199)) == "done"
+    assert loop.journal.steps == told
+    assert len(loop.proposals.sent) == 1
+
+
+def test_another_trigger_on_the_same_rows_trains_nothing_anew(loop: Loop) -> None:
+    loop.runner().run(labels(199))
+    loop.done.clear()
+    assert loop.runner().run(Trigger("by-hand", "command", 199, 5)) == "done"
+    assert loop.done == ["package"]
+    assert ("train", "cached") in loop.journal.told("by-hand")
+    assert [each.id for each in loop.proposals.sent] == ["propose-labels-199", "propose-by-hand"]
+
+
+def test_other_code_does_all_again(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop.runner().run(labels(199))
+    loop.done.clear()
+    for module in ("steps", "datasets"):
+        monkeypatch.setattr(f"services.retrainer.{module}.code_digest", lambda: "f" * 64)
+    loop.runner().run(Trigger("by-hand", "command", 199, 5))
+    assert loop.done == ["train", "evaluate", "package"]
+
+
+def test_a_kill_anywhere_leaves_one_proposal_and_one_of_each_step(tmp_path: Path) -> None:
+    pipeline = declared()
+    batch = rows_of(pipeline, ROWS)
+    clean = Loop(tmp_path / "clean", pipeline, batch)
+    clean.fuse.left = 1_000
+    clean.runner().run(labels(ROWS - 1))
+    sparks = 1_000 - clean.fuse.left
+    assert sparks >= 20
+    for at in range(1, sparks + 1):
+        loop = Loop(tmp_path / str(at), pipeline, batch)
+        loop.fuse.left = at
+        with pytest.raises(Killed):
+            loop.runner().run(labels(ROWS - 1))
+        assert loop.runner().run(labels(ROWS - 1)) == "done", at
+        [proposal] = loop.proposals.sent
+        assert proposal.evidence == clean.proposals.sent[0].evidence
+        assert proposal.digest == clean.proposals.sent[0].digest
+        finished = [step for step, state in loop.journal.told(f"labels-{ROWS - 1}") if state != "started"]
+        assert finished == ["dataset", "statistics", "train", "evaluate", "package", "propose", "done"], at
+        assert loop.done.count("train") <= 2
+
+
+def test_the_ledgers_end_is_fixed_when_the_run_begins(loop: Loop) -> None:
+    trigger = Trigger("by-hand", "command", END, 5)
+    loop.fuse.left = 4  # behind the trigger's record, before the dataset's
+    with pytest.raises(Killed):
+        loop.runner().run(trigger)
+    loop.ledger.batch = rows_of(loop.pipeline, ROWS + 100)
+    loop.fuse.left = 1_000
+    assert loop.runner().run(trigger) == "done"
+    assert loop.proposals.sent[0].parameters["sequence"] == ROWS - 1
+
+
+def test_rows_that_teach_nothing_are_skipped(tmp_path: Path) -> None:
+    pipeline = declared()
+    few = Loop(tmp_path / "few", pipeline, rows_of(pipeline, 59))
+    assert few.runner().run(labels(58)) == "skipped"
+    assert few.journal.steps[-1].detail == {"reason": "rows.few"}
+    single = rows_of(pipeline, 100, label_class=np.zeros(100, np.int64))
+    one = Loop(tmp_path / "one", pipeline, single)
+    assert one.runner().run(labels(99)) == "skipped"
+    assert one.journal.steps[-1].detail == {"reason": "class.single"}
+    assert few.proposals.sent == one.proposals.sent == []
+
+
+def test_a_step_that_fails_ends_the_run_and_the_next_run_goes_on(loop: Loop) -> None:
+    class Slow:
+        def ask(self, job: object, limit_s: float) -> None:  # noqa: ARG002
+            raise StepFailed("time", f"more than {limit_s:g} s")
+
+        def close(self) -> None: ...
+
+    inline, loop.trainer = loop.trainer, Slow
+    assert loop.runner().run(labels(199)) == "failed"
+    assert loop.journal.told("labels-199")[-2:] == [("train", "failed"), ("failed", "done")]
+    assert loop.journal.steps[-1].detail == {"reason": "time", "detail": "more than 60 s"}
+    loop.trainer = inline
+    assert loop.runner().run(labels(199)) == "failed"  # a trigger runs once
+    assert loop.runner().run(labels(299)) == "done"
+
+
+def test_three_classes_carry_a_probability_a_class(tmp_path: Path) -> None:
+    pipeline = declared(("low", "mid", "high"), ("torch", "gbt"))
+    loop = Loop(tmp_path, pipeline, rows_of(pipeline, ROWS))
+    assert loop.runner().run(labels(ROWS - 1)) == "done"
+    evidence = unpack(loop.proposals.sent[0].evidence)
+    assert evidence.classes == 3
+    assert evidence.candidate.shape == (ROWS // 5, 3)
+    assert np.allclose(evidence.champion, 1 / 3)
+
+
+def test_the_champion_is_judged_on_rows_that_it_did_not_learn_from(loop: Loop) -> None:
+    loop.runner().run(labels(249))
+    first = loop.proposals.sent[0]
+    loop.outlook._champion = {"digest": first.digest, "version": 2, "sequence": 2, "offset": 1}
+    loop.runner().run(labels(ROWS - 1))
+    second = loop.proposals.sent[1]
+    until = first.parameters["trained_until"]
+    assert until == 199
+    evidence = unpack(second.evidence)
+    assert evidence.sequences[0] == 240 > until
+    assert second.parameters["unseen"] is True
+    assert not (evidence.champion == 0.5).any()
+
+
+def test_a_champion_that_cannot_be_asked_knows_nothing(loop: Loop) -> None:
+    loop.outlook._champion = {"digest": "0" * 64, "version": 2, "sequence": 2, "offset": 1}
+    assert loop.runner().run(labels(199)) == "done"
+    proposal = loop.proposals.sent[0]
+    assert "nothing whole" in str(proposal.parameters["champion_problem"])
+    assert (unpack(proposal.evidence).champion == 0.5).all()
+
+
+def test_keys_follow_from_all_that_goes_in() -> None:
+    key = step_key("train", ["d"], "code", {"seed": 0})
+    assert key == step_key("train", ["d"], "code", {"seed": 0})
+    others = {
+        step_key("evaluate", ["d"], "code", {"seed": 0}),
+        step_key("train", ["e"], "code", {"seed": 0}),
+        step_key("train", ["d"], "other", {"seed": 0}),
+        step_key("train", ["d"], "code", {"seed": 1}),
+    }
+    assert len(others | {key}) == 5
+    with pytest.raises(ValueError, match="JSON"):
+        step_key("train", [float("nan")], "code", {})
+
+
+def test_a_runs_id_becomes_a_file_name_of_its_own() -> None:
+    names = {run_slug(each) for each in ("a/b", "a_b", "../etc", ".", "", "a b", "x" * 300)}
+    assert len(names) == 7
+    assert not any("/" in name or name.startswith(".") for name in names)
+
+
+def test_fuse_is_real() -> None:
+    with pytest.raises(Killed):
+        Fuse(1).spark()
