@@ -2,19 +2,15 @@
 
 import io
 import socket
-import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
-from confluent_kafka import Producer
 from fastavro import parse_schema, schemaless_reader
 
 from schemas import platform_schema
@@ -24,93 +20,24 @@ from services.cli.letters import read_letters
 from services.cli.variants import write_variant
 from services.retrainer.releases import ModelsTopic
 from services.stack.endpoints import Endpoints
-from shared.codec.batch import Batch, Floats, Strings
 from shared.codec.frame import FRAME_BYTES
-from shared.codec.hashing import partition_of
-from shared.contracts.generated import features_schema
 from shared.kafka.reader import read_topic
-from shared.kafka.transactions import producer_config
 from shared.models.announcement import Announcement
 from shared.models.signing import KeyFolder
-from shared.runtime.tables import Table
 from shared.settings import home
 from shared.store.artefacts import ArtefactStore
-from shared.topics import AUDIT, FEATURES
+from shared.topics import AUDIT
 from tests.e2e.bad_models import CASES, Forge, fails_on_large_numbers
 from tests.e2e.support import announce_quick_model, quick_model
 from tests.e2e.traffic import Answers, longest_gap_s, now_ms
+from tests.e2e.vectors import ROWS_A_TICK, Vectors
 
 pytestmark = pytest.mark.e2e
 
 DECLARED = Path(__file__).parent / "hostile"
-ROWS_A_TICK = 20
-TICK_S = 0.1
 STALL_S = 5.0
 PATIENCE_S = 120.0
 POISONED = 40
-
-
-class Vectors:
-    """Writes feature vectors as the features service would."""
-
-    def __init__(self, journey: Journey) -> None:
-        topic = FEATURES.of(journey.pipeline.name)
-        self._table = Table.of(topic, journey.schema_ids[topic], features_schema(journey.pipeline))
-        self._names = journey.pipeline.feature_names
-        self._partitions = journey.pipeline.partitions
-        self._producer = Producer(producer_config(journey.platform.kafka, "none"))
-        self._numbers = count()
-        self.ids: list[str] = []
-
-    def send(self, matrix: Floats) -> list[str]:
-        """One event a row; their ids."""
-        numbers = [next(self._numbers) for _ in matrix]
-        ids = [f"v{number:06d}" for number in numbers]
-        keys = Strings.of([f"k{number % 50}".encode() for number in numbers])
-        values = self._table.write(self._rows(ids, keys, matrix)).to_list()
-        places = partition_of(keys, self._partitions).tolist()
-        for value, key, place in zip(values, keys.to_list(), places, strict=True):
-            self._producer.produce(self._table.topic, value, key, place)
-        self._producer.flush(30.0)
-        self.ids += ids
-        return ids
-
-    def _rows(self, ids: Sequence[str], keys: Strings, matrix: Floats) -> Batch:
-        rows = len(ids)
-        columns: dict[str, Any] = {
-            "event_id": Strings.of([each.encode() for each in ids]),
-            "key": keys,
-            "late": np.zeros(rows, np.bool_),
-        }
-        for name in ("event_time", "order_time"):
-            columns[name] = np.full(rows, now_ms(), np.int64)
-        numbers = (
-            "source_partition",
-            "source_offset",
-            "input_partition",
-            "input_offset",
-            "feature_hash",
-        )
-        columns |= {name: np.zeros(rows, np.int64) for name in numbers}
-        return Batch.of(columns | {f"features.{n}": matrix[:, i].copy() for i, n in enumerate(self._names)})
-
-    @contextmanager
-    def flowing(self) -> Iterator[None]:
-        """Small vectors beside the block, 200 a second."""
-        stop = threading.Event()
-        chance = np.random.default_rng(58)
-
-        def run() -> None:
-            while not stop.wait(TICK_S):
-                self.send(chance.random((ROWS_A_TICK, len(self._names))))
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
 
 
 @dataclass(slots=True)
