@@ -1,9 +1,9 @@
-"""What the monitor reads and says: labelled rows, profiles, alarms, and the policy that it obeys."""
+"""What the monitor reads and says: labelled rows, profiles, alarms."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,49 +11,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-FAMILIES = ("data", "prediction", "performance")
 LABEL, MISSING, LATE, CORRECTION = range(4)
 """Kinds of a labelled row; the last two revise an outcome that was counted before."""
-
-
-class Policy(Protocol):
-    """[policy.drift] of a declaration."""
-
-    @property
-    def families(self) -> Sequence[str]:
-        """The families that look."""
-
-    @property
-    def triggers(self) -> Sequence[str]:
-        """The families whose alarms set off a retraining."""
-
-    @property
-    def quiet(self) -> int:
-        """Labels without a second alarm of a family after its first."""
-
-    @property
-    def false_alarm_every(self) -> int:
-        """Stationary events in which all families together may raise one false alarm."""
-
-    @property
-    def reference(self) -> int:
-        """Rows that a distribution is compared with."""
-
-    @property
-    def profile_rows(self) -> int:
-        """Rows of one profile."""
-
-
-@dataclass(frozen=True, slots=True)
-class Defaults:
-    """The policy of a declaration that says nothing."""
-
-    families: tuple[str, ...] = FAMILIES
-    triggers: tuple[str, ...] = ("performance",)
-    quiet: int = 500
-    false_alarm_every: int = 100_000
-    reference: int = 1_000
-    profile_rows: int = 1_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,286 @@
+"""The performance family: does the model that serves err more than it did? Six detectors, one budget."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from services.drift.core import kernels
+from services.drift.core.calibration import HD_CONFIDENCE, PH_FORGET, page_delta, threshold
+from services.drift.core.kernels import RING, WINDOWS, Bits, Floats, Ints
+from services.drift.core.sampled import Adwin, Kswin
+
+CHUNK = 128
+"""Rows between two looks at the error rate that thresholds hang on, and before the first alarm."""
+EDGE_ROWS = 3 * CHUNK
+"""Rows that place the thirds of confidence."""
+STATE = (
+    "_n",
+    "_wait",
+    "_counts",
+    "_rings",
+    "_marks",
+    "_edges",
+    "_first",
+    "_folds",
+    "_limits",
+    "_scan_limits",
+    "_delta",
+)
+STATISTIC = {
+    "page_hinkley": kernels.PH_STATISTIC,
+    "ddm": kernels.DDM_STATISTIC,
+    "hddm_a": kernels.HD_STATISTIC,
+}
+FOLDS = ("page_hinkley", "ddm", "hddm_a")
+SHARES = {"scan": 0.6, "adwin": 0.08, "page_hinkley": 0.08, "ddm": 0.08, "hddm_a": 0.08, "kswin": 0.08}
+"""Who may spend how much of the family's false alarms: the most to the one that finds the most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Rows of one model version in order: errors uint8[n], losses and confidences float64[n], classes int64[n]."""
+
+    errors: Bits
+    losses: Floats
+    confidence: Floats
+    predicted: Ints
+    sequence: Ints
+
+    def __len__(self) -> int:
+        return len(self.errors)
+
+    def take(self, keep: slice) -> "Judged":
+        """A stretch of them."""
+        return Judged(
+            self.errors[keep],
+            self.losses[keep],
+            self.confidence[keep],
+            self.predicted[keep],
+            self.sequence[keep],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Worse:
+    """Row `row` of the call raised an alarm: errors rose from `before` to `after` (errors, rows)."""
+
+    row: int
+    detector: str
+    since_sequence: int
+    statistic: float
+    threshold: float
+    before: tuple[int, int]
+    after: tuple[int, int]
+    part: str
+
+
+class Performance:
+    """Watches the errors of one model version; `reset` when another one serves.
+
+    `rows_between` is the budget: rows of stationary errors in which the whole family may raise one false alarm.
+    The scan compares each recent stretch with all before it: of all rows, of each predicted class, and of each
+    third of confidence within a class, as a small change of the world is a large one where the model is unsure.
+
+    >>> from services.drift.core.calibration import SAFETY
+    >>> family = Performance(classes=2, quiet=500, rows_between=SAFETY * 1e5)
+    >>> random = np.random.default_rng(7)
+    >>> errors = (random.random(4000) < np.where(np.arange(4000) < 3000, 0.05, 0.2)).astype(np.uint8)
+    >>> rows = Judged(errors, errors * 1.0, np.full(4000, 0.9), errors * 0 + np.int64(1), np.arange(4000))
+    >>> [(found.detector, found.row, found.since_sequence) for found in family.step(rows)]
+    []
+    """
+
+    def __init__(
+        self, classes: int, quiet: int, rows_between: float, detectors: Sequence[str] = tuple(SHARES)
+    ) -> None:
+        self._classes, self._quiet = classes, quiet
+        self._detectors = tuple(detectors)
+        total = sum(SHARES[name] for name in self._detectors)
+        self._rows_between = {name: rows_between * total / SHARES[name] for name in self._detectors}
+        self._thirds = 3 if classes == 2 else 1 if classes > 4 else 2
+        self._streams = 1 + classes + (classes * self._thirds if self._thirds > 1 else 0)
+        self._adwin = Adwin(min(8.0, 1 / np.exp(self._adwin_log())))
+        self._kswin = Kswin(threshold("kswin", 0.5, self._rows_between.get("kswin", 1e9)))
+        self.reset()
+
+    def _adwin_log(self) -> float:
+        rows = self._rows_between.get("adwin", 1e9)
+        return max(threshold("adwin", rate, rows) for rate in (0.01, 0.03, 0.1, 0.2, 0.35, 0.5))
+
+    def reset(self, quiet: int = 0) -> None:
+        """Forget what was usual; raise nothing for `quiet` rows."""
+        self._n, self._wait = 0, quiet
+        self._counts = np.zeros(self._streams, np.int64)
+        self._rings = np.zeros((self._streams, RING), np.int64)
+        self._marks = np.zeros((self._streams, RING), np.int64)
+        self._edges = np.full((self._classes, self._thirds - 1), np.inf)
+        self._first = np.zeros((2, 0))
+        self._folds = {name: np.zeros(8) for name in FOLDS}
+        self._adwin.reset()
+        self._kswin.reset()
+        self._limits = dict.fromkeys(FOLDS, np.inf)
+        self._scan_limits = np.full(self._streams, np.inf)
+        self._delta = page_delta(0.1)
+
+    def step(self, rows: Judged) -> list[Worse]:
+        """Fold rows; what was found, in order. After each alarm all is forgotten and the quiet period begins."""
+        found: list[Worse] = []
+        start = 0
+        while start < len(rows):
+            length = CHUNK - self._n % CHUNK
+            if self._wait > 0:
+                length = min(length, self._wait)
+            worse = self._fold(rows.take(slice(start, start + length)), start)
+            if worse is None:
+                start += length
+                continue
+            found.append(worse)
+            start = worse.row + 1
+            self.reset(self._quiet)
+        return found
+
+    def _fold(self, rows: Judged, offset: int) -> Worse | None:
+        """Rows up to the next look, all of them in the quiet period or none."""
+        silent = self._wait > 0 or self._n < CHUNK
+        row, name = self._others(rows, silent)
+        upto = rows if row < 0 else rows.take(slice(0, row + 1))
+        scanned, stream, window = self._scan(upto, silent)
+        if scanned >= 0:
+            return self._worse(rows, offset, scanned, "scan", stream, window)
+        if row >= 0:
+            _, window = kernels.worst_window(self._rings[0], int(self._counts[0]), WINDOWS)
+            return self._worse(rows, offset, row, name, 0, window)
+        self._n += len(rows)
+        self._wait = max(0, self._wait - len(rows))
+        self._look(rows)
+        return None
+
+    def _others(self, rows: Judged, silent: bool) -> tuple[int, str]:
+        """The first row at which a detector beside the scan raised an alarm, and which; (-1, "") without one."""
+        alarms = []
+        for order, name in enumerate(self._detectors):
+            if name != "scan":
+                row = self._run(name, rows, silent)
+                if row >= 0 and not silent:
+                    alarms.append((row, order, name))
+        row, _, name = min(alarms, default=(-1, 0, ""))
+        return row, name
+
+    def _run(self, name: str, rows: Judged, silent: bool) -> int:
+        """One detector beside the scan over the rows; in a silent stretch it may start anew, but goes on."""
+        limit = np.inf if silent else self._limits.get(name, np.inf)
+        if name == "page_hinkley":
+            return kernels.page_hinkley(rows.errors, 0, self._folds[name], self._delta, PH_FORGET, limit)
+        if name == "ddm":
+            return kernels.ddm(rows.errors, 0, self._folds[name], limit)
+        if name == "hddm_a":
+            return kernels.hddm_a(rows.errors, 0, self._folds[name], HD_CONFIDENCE, limit)
+        row, detector, values = -1, *((self._adwin, rows.errors) if name == "adwin" else (self._kswin, rows.losses))
+        while True:
+            row = detector.step(values, row + 1)
+            if row < 0 or not silent:
+                return row
+
+    def _scan(self, rows: Judged, silent: bool) -> tuple[int, int, int]:
+        """The scan over the rows: (row, stream, window) of an alarm, or (-1, ...)."""
+        limits = self._scan_limits
+        if silent or "scan" not in self._detectors:
+            limits = np.full(self._streams, np.inf)
+        statistics = np.zeros(self._streams)
+        return kernels.scan(
+            rows.errors,
+            self._members(rows),
+            rows.sequence,
+            0,
+            self._counts,
+            self._rings,
+            self._marks,
+            WINDOWS,
+            limits,
+            statistics,
+        )
+
+    def _members(self, rows: Judged) -> Ints:
+        """The streams of each row: all, its predicted class, its third of confidence in that class."""
+        members = np.full((len(rows), 3), -1, np.int64)
+        members[:, 0] = 0
+        known = (rows.predicted >= 0) & (rows.predicted < self._classes)
+        predicted = np.where(known, rows.predicted, 0)
+        members[known, 1] = 1 + predicted[known]
+        if self._thirds > 1 and self._n >= EDGE_ROWS:
+            third = (rows.confidence[:, None] > self._edges[predicted]).sum(1)
+            cell = 1 + self._classes + predicted * self._thirds + third
+            members[known, 2] = cell[known]
+        return members
+
+    def _look(self, rows: Judged) -> None:
+        """At the end of a chunk: place the thirds once, and take the thresholds at the error rates so far."""
+        if self._thirds > 1 and self._n <= EDGE_ROWS:
+            self._first = np.hstack([self._first, np.stack([rows.predicted * 1.0, rows.confidence])])
+            if self._n == EDGE_ROWS:
+                self._place()
+        if self._n % CHUNK:
+            return
+        rate = self._rate(0)
+        self._delta = page_delta(rate)
+        for name in FOLDS:
+            if name in self._detectors:
+                self._limits[name] = threshold(name, rate, self._rows_between[name])
+        if "scan" in self._detectors:
+            for stream in range(self._streams):
+                share = self._streams * self._counts[stream] / self._n
+                self._scan_limits[stream] = threshold(
+                    "scan", self._rate(stream), self._rows_between["scan"] * max(share, 1e-3)
+                )
+
+    def _rate(self, stream: int) -> float:
+        count = int(self._counts[stream])
+        return (float(self._rings[stream, count % RING]) + 0.5) / (count + 1.0)
+
+    def _place(self) -> None:
+        predicted, confidence = self._first
+        for label in range(self._classes):
+            own = confidence[predicted == label]
+            if len(own):
+                self._edges[label] = np.quantile(own, np.arange(1, self._thirds) / self._thirds)
+        self._first = np.zeros((2, 0))
+
+    def _worse(self, rows: Judged, offset: int, row: int, name: str, stream: int, window: int) -> Worse:
+        count = int(self._counts[stream])
+        ring, marks = self._rings[stream], self._marks[stream]
+        total, earlier = int(ring[count % RING]), int(ring[(count - window) % RING])
+        since = int(marks[(count - window) % RING]) if window else int(rows.sequence[row])
+        statistic, limit = self._measured(name, stream)
+        before, after = (earlier, count - window), (total - earlier, window)
+        return Worse(row + offset, name, since, statistic, limit, before, after, self._part(stream))
+
+    def _measured(self, name: str, stream: int) -> tuple[float, float]:
+        """A detector's statistic now and its threshold; of ADWIN, which shows none, the scan's ratio and 0."""
+        if name in FOLDS:
+            return float(self._folds[name][STATISTIC[name]]), self._limits[name]
+        if name == "kswin":
+            return self._kswin.statistic, self._kswin.threshold
+        ratio, _ = kernels.worst_window(self._rings[stream], int(self._counts[stream]), WINDOWS)
+        return float(ratio), float(self._scan_limits[stream]) if name == "scan" else 0.0
+
+    def _part(self, stream: int) -> str:
+        if stream == 0:
+            return "all rows"
+        if stream <= self._classes:
+            return f"rows predicted as class {stream - 1}"
+        label, third = divmod(stream - 1 - self._classes, self._thirds)
+        return f"rows predicted as class {label}, confidence {third + 1} of {self._thirds}"
+
+    def state(self) -> dict[str, Any]:
+        """What `load` takes: the rings trimmed to what is in use."""
+        plain = {name: getattr(self, name) for name in STATE}
+        return plain | {"adwin": self._adwin.state(), "kswin": self._kswin.state()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was read."""
+        for name in STATE:
+            setattr(self, name, state[name])
+        self._adwin.load(state["adwin"])
+        self._kswin.load(state["kswin"])
