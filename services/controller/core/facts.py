@@ -100,7 +100,7 @@ class Facts:
             plain["order_time"],
             {(v, role, m): Figure(*rest) for v, role, m, *rest in plain["figures"]},
             {(v, role): total for v, role, total in plain["totals"]},
-            dict.fromkeys(plain["accepted"]),
+            dict.fromkeys((version, digest) for version, digest in plain["accepted"]),
             dict.fromkeys(plain["ids"]),
         )
 

@@ -134,7 +134,11 @@ class State:
         if entry.sequence <= self.sequence:
             raise ValueError(f"announcement {entry.sequence} does not follow {self.sequence}")
         detail = entry.detail
-        known = self.versions.setdefault(entry.version, Version(entry.version, entry.digest, ""))
+        known = self.versions.get(entry.version)
+        if known is None:
+            # One that was announced by a key nobody trusts any more is taken as the log describes it.
+            known = Version(entry.version, entry.digest, entry.previous, crowned=entry.previous == CHAMPION)
+            self.versions[entry.version] = known
         if known.state != entry.previous:
             raise ValueError(f"version {entry.version} is {known.state!r}, not {entry.previous!r}")
         known.state, known.since, known.reason = entry.state, entry.labeled_sequence, entry.reason
