@@ -152,7 +152,7 @@ class Control:
             loop.add_signal_handler(number, self._leave)
         app = make_app(self.start.platform.kafka, self.group, self.slot, home() / "faust" / self.group)
         for each in self._inputs:
-            app.agent(app.topic(each.topic, key_type=bytes, value_type=bytes))(_agent(each))
+            app.agent(app.topic(each.topic, key_type=bytes, value_type=bytes), name=each.topic)(_agent(each))
         app.on_partitions_revoked.connect(cast(Any, self._revoked))
         app.on_partitions_assigned.connect(cast(Any, self._assigned))
         handlers = [asyncio.create_task(self._work(app, each)) for each in self._inputs]
