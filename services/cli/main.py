@@ -18,6 +18,7 @@ MODULES = (
     "schemas",
     "init",
     "replay",
+    "loop",
     "dlq",
     "features",
     "models",

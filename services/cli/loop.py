@@ -1,0 +1,127 @@
+"""`millrace loop`: what the loop did, in events; and the loop on a known stream."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from services.cli.chronicle import Chronicle
+    from services.cli.story import Mark, Reign, Story
+
+Name = Annotated[str, typer.Argument(help="A pipeline, by name or folder.")]
+Window = Annotated[int, typer.Option(help="Outcomes in a trailing figure.", min=20)]
+Plot = Annotated[Path | None, typer.Option("--plot", help="Draw it into this PNG file.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group `loop`."""
+    group = typer.Typer(no_args_is_help=True, help="What the loop did, measured in events.")
+    group.command("report")(report)
+    app.add_typer(group, name="loop")
+
+
+def report(
+    pipeline: Name,
+    begin: Annotated[str | None, typer.Option("--from", help="First event: its number or a time.")] = None,
+    end: Annotated[
+        str | None, typer.Option("--to", help="Behind the last event: a number or a time.")
+    ] = None,
+    window: Window = 1_000,
+    plot: Plot = None,
+    as_json: Json = False,
+) -> None:
+    """Every alarm, training, verdict and promotion, with the event at which it took effect."""
+    from services.cli.chronicle import read_chronicle
+    from shared.contracts.pipeline import find_pipeline, load_pipeline
+    from shared.kafka.registry import Registry, register_pipeline
+    from shared.settings import PlatformSettings
+
+    folder = Path(pipeline)
+    declared = load_pipeline(folder if (folder / "pipeline.toml").is_file() else find_pipeline(pipeline))
+    platform = PlatformSettings()
+    with Registry(platform.registry) as registry:
+        schema_ids = register_pipeline(registry, declared)
+    chronicle = read_chronicle(platform, declared, schema_ids, window)
+    story = chronicle.story(place(chronicle, begin) or 0, place(chronicle, end))
+    if plot is not None:
+        from services.cli.drawing import draw
+
+        draw(story, plot)
+    typer.echo(json.dumps(story_json(story)) if as_json else "\n".join(lines(story)))
+
+
+def place(chronicle: "Chronicle", given: str | None) -> int | None:
+    """The event that `--from` or `--to` names."""
+    if given is None:
+        return None
+    if given.isdecimal():
+        return int(given)
+    from datetime import UTC, datetime
+
+    try:
+        moment = datetime.fromisoformat(given)
+    except ValueError as error:
+        raise typer.BadParameter(f"{given}: neither an event's number nor a time") from error
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return chronicle.telling.index_at(round(moment.timestamp() * 1_000) - 1)
+
+
+def story_json(story: "Story") -> dict[str, Any]:
+    """The story as one JSON value; figures that are not known are null."""
+    told = {
+        "pipeline": story.pipeline,
+        "events": story.events,
+        "labelled": story.labelled,
+        "first": story.first,
+        "last": story.last,
+        "metric": story.metric,
+        "window": story.window,
+        "accuracy": story.figures.get("accuracy"),
+        "roc_auc": story.figures.get("roc_auc"),
+        "log_loss": story.figures.get("log_loss"),
+    }
+    counts: dict[str, int] = {}
+    for mark in story.marks:
+        counts[mark.what] = counts.get(mark.what, 0) + 1
+    return told | {
+        "counts": counts,
+        "marks": [asdict(mark) for mark in story.marks],
+        "versions": [asdict(reign) for reign in story.reigns],
+        "trail": [list(point) for point in story.trail],
+    }
+
+
+def lines(story: "Story") -> list[str]:
+    """The story for people."""
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in story.figures.items())
+    head = (
+        f"{story.pipeline}: {story.events} events, {story.labelled} outcomes; {figures or 'no figures yet'}"
+    )
+    table = [f"{'event':>9}  {'outcome':>8}  {story.metric + ' before':>15}  what"]
+    return [
+        head,
+        "",
+        *table,
+        *(_mark_line(mark) for mark in story.marks),
+        "",
+        *(_reign_line(each) for each in story.reigns),
+    ]
+
+
+def _mark_line(mark: "Mark") -> str:
+    index = "-" if mark.index is None else str(mark.index)
+    sequence = "-" if mark.sequence < 0 else str(mark.sequence)
+    figure = "-" if mark.figure is None else f"{mark.figure:.4f}"
+    return f"{index:>9}  {sequence:>8}  {figure:>15}  {mark.what}: {mark.text}"
+
+
+def _reign_line(reign: "Reign") -> str:
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in reign.figures.items())
+    since = f"from event {reign.first}" if reign.first is not None else "never in force"
+    kind = f" {reign.kind}" if reign.kind else ""
+    answered = f"{reign.events} events answered" + (f", {figures}" if figures else "")
+    return f"version {reign.version}{kind} ({reign.state or 'unknown'}): {since}, {answered}"
