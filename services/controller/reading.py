@@ -9,8 +9,7 @@ import numpy.typing as npt
 
 from services.controller.core.records import (
     ACCEPTED,
-    FELL_BACK,
-    REFUSED,
+    GIVEN_UP,
     Command,
     Score,
     Word,
@@ -25,7 +24,7 @@ from shared.runtime.polled import Polled
 from shared.runtime.tables import Table
 from shared.runtime.unit import DeadLetter
 
-_WORKERS = frozenset({ACCEPTED, REFUSED, FELL_BACK})
+_WORKERS = GIVEN_UP | {ACCEPTED}
 Row = dict[str, Any]
 
 

@@ -13,7 +13,7 @@ from services.controller.core.records import (
     Cause,
     Command,
 )
-from services.controller.core.state import FROZEN, IN_FLIGHT, THAWED, Version
+from services.controller.core.state import BOOTSTRAP, FROZEN, IN_FLIGHT, THAWED, Version
 from services.controller.core.succession import crown, predecessor
 from services.controller.core.trial import begin, enter
 from shared.errors import Refused
@@ -115,11 +115,17 @@ def _evidence(book: Book, command: Command) -> Evidence:
 
 
 def _of_this_champion(book: Book, command: Command, verdict: Verdict) -> Verdict:
-    """The gate's verdict, unless the champion that the evidence compares with serves no more."""
+    """The gate's verdict, unless the evidence does not compare with the champion that serves."""
     champion = book.state.champion
-    compared = command.parameters.get("champion_version")
-    if isinstance(compared, int) and champion is not None and compared != champion.number:
-        return Verdict(False, "gate.champion_changed", {**verdict.figures, "champion_version": compared})
+    if champion is None:
+        return verdict
+    compared = command.parameters.get("champion")
+    version = compared.get("version") if isinstance(compared, dict) else None
+    if version is not None and version != champion.number:
+        return Verdict(False, "gate.champion_changed", {**verdict.figures, "champion_version": version})
+    problem = command.parameters.get("champion_problem")
+    if problem and champion.reason != BOOTSTRAP:
+        return Verdict(False, "gate.champion_unknown", {**verdict.figures, "problem": str(problem)[:500]})
     return verdict
 
 

@@ -10,8 +10,7 @@ from services.controller.core.book import Book, Rules
 from services.controller.core.commands import Declined, obey
 from services.controller.core.facts import Facts
 from services.controller.core.records import (
-    FELL_BACK,
-    REFUSED,
+    GIVEN_UP,
     TRAIN,
     Cause,
     Command,
@@ -19,7 +18,7 @@ from services.controller.core.records import (
     Word,
     by_itself,
 )
-from services.controller.core.state import DECLINED, OBEYED, Entry, State
+from services.controller.core.state import BOOTSTRAP, DECLINED, OBEYED, Entry, State
 from services.controller.core.succession import turned_away, watch
 from services.controller.core.trial import advance
 from shared.models.announcement import CHAMPION
@@ -53,7 +52,7 @@ class Controller:
         """Let the artefact of that digest, which knows nothing, serve where no version does."""
         if self.state.champion is None:
             number = self.state.next_version
-            self._book.move(number, CHAMPION, "bootstrap", by_itself(at), artefact=artefact)
+            self._book.move(number, CHAMPION, BOOTSTRAP, by_itself(at), artefact=artefact)
 
     def score(self, score: Score) -> None:
         """Take in a figure: a champion may fall by it, a version on trial may pass."""
@@ -68,7 +67,7 @@ class Controller:
         self.facts.word(word)
         cause = by_itself(word.at)
         known = self.state.versions.get(word.version)
-        if known is not None and known.digest == word.digest and word.kind in (REFUSED, FELL_BACK):
+        if known is not None and known.digest == word.digest and word.kind in GIVEN_UP:
             turned_away(self._book, known, word, cause)
         advance(self._book, cause)
 

@@ -9,7 +9,10 @@ from typing import Any
 PROPOSE, TRAIN, APPROVE, REJECT = "propose", "train", "approve", "reject"
 PROMOTE, ROLL_BACK, FREEZE, UNFREEZE = "promote", "rollback", "freeze", "unfreeze"
 KINDS = frozenset({PROPOSE, TRAIN, APPROVE, REJECT, PROMOTE, ROLL_BACK, FREEZE, UNFREEZE})
-ACCEPTED, REFUSED, FELL_BACK = "model.accepted", "model.rejected", "model.rolled_back"
+ACCEPTED, REFUSED = "model.accepted", "model.rejected"
+FELL_BACK, FAILING = "model.rolled_back", "model.failing"
+GIVEN_UP = frozenset({REFUSED, FELL_BACK, FAILING})
+"""A worker will not load it, has gone back to another one, or goes on with it only for want of another."""
 ALL_ROWS, ROLLING = "all", "rolling"
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _MOST_TEXT = 200

@@ -27,6 +27,7 @@ OBEYED = "command.obeyed"
 DECLINED = "command.refused"
 OWN_KINDS = frozenset({TRANSITION, INCIDENT, OBEYED, DECLINED})
 FROZEN, THAWED = "controller.frozen", "controller.unfrozen"
+BOOTSTRAP = "bootstrap"
 ON_TRIAL = frozenset({SHADOW, CANARY})
 IN_FLIGHT = frozenset({VALIDATED, AWAITING, SHADOW, CANARY})
 

@@ -3,7 +3,7 @@
 import pytest
 
 from services.controller.core.controller import Controller
-from services.controller.core.records import FELL_BACK, REFUSED
+from services.controller.core.records import FAILING, FELL_BACK, REFUSED
 from shared.contracts.policies import RollbackPolicy
 from tests.unit.controller.makers import (
     BETTER,
@@ -191,6 +191,12 @@ def test_a_champion_that_workers_give_up_makes_way_for_the_one_before() -> None:
     assert controller.take() == []
 
 
+def test_a_champion_that_a_worker_keeps_only_for_want_of_another_makes_way_too() -> None:
+    controller = promoted()
+    controller.word(word(controller, 2, FAILING, "model.nonfinite"))
+    assert states(controller) == {1: "champion", 2: "rolled_back"}
+
+
 def test_a_signature_that_one_worker_does_not_know_undoes_no_champion() -> None:
     controller = promoted()
     controller.word(word(controller, 2, REFUSED, "signature.unknown_key"))
@@ -298,8 +304,22 @@ def test_what_was_judged_by_a_champion_that_is_gone_is_rejected() -> None:
         "2 champion shadow.passed",
         "3 rejected champion.changed",
     ]
-    controller.command(propose(2, parameters={"champion_version": 1}))
+    controller.command(propose(2, parameters={"champion": {"version": 1}}))
     assert told(controller.take())[1] == "4 rejected gate.champion_changed"
+
+
+def test_evidence_against_a_champion_that_could_not_be_asked_proves_nothing() -> None:
+    controller = promoted()
+    controller.command(propose(1, parameters={"champion_problem": "artefact.missing"}))
+    assert told(controller.take())[1] == "3 rejected gate.champion_unknown"
+
+
+def test_a_champion_that_knows_nothing_needs_not_be_asked() -> None:
+    controller = started()
+    controller.command(
+        propose(1, parameters={"champion": {}, "champion_problem": "no champion is announced"})
+    )
+    assert told(controller.take())[1] == "2 validated gate.passed"
 
 
 def test_approval_waits_for_a_person_who_is_named() -> None:
