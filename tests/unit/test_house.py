@@ -21,10 +21,9 @@ SERVICES = sorted(p.name for p in (ROOT / "services").iterdir() if (p / "__init_
 NO_LOOP = {
     "cli": "commands by hand, not a service that runs",
     "stack": "starts other people's servers, folds nothing",
-    "retrainer": "its loop comes later; until then the command line uses its training code",
 }
 # Who reads or writes topics without being a folder of services/ yet, or ever.
-OUTSIDE = {"anyone", "controller", "feedback", "drift", "console"}
+OUTSIDE = {"anyone", "console"}
 LEGAL_TEXT = {"LICENSE"}
 # A public name behind a scheme; numbers, one-word hosts and the names reserved for examples are nobody's
 # address.
@@ -138,7 +137,7 @@ def test_every_setting_has_its_docstring(service: str) -> None:
 
 def test_exceptions_are_still_needed() -> None:
     assert NO_LOOP.keys() <= set(SERVICES)
-    assert not OUTSIDE & (set(SERVICES) - {"controller", "feedback", "drift"})
+    assert not OUTSIDE & set(SERVICES)
 
 
 def test_no_addresses_in_tracked_files() -> None:
@@ -183,11 +182,11 @@ def test_compose_runs_services_that_exist() -> None:
 
 
 def test_compose_runs_every_stage_of_the_pipeline() -> None:
-    from services.stack.supervisor import plan
+    from services.stack.supervisor import plan_of
     from shared.contracts.pipeline import load_pipeline
 
-    entities = [entity.name for entity in load_pipeline(ROOT / "schemas/fraud").entities]
-    commands = {worker.service: list(worker.command) for worker in plan("fraud", entities)}
+    workers = plan_of(load_pipeline(ROOT / "schemas/fraud"))
+    commands = {worker.service: list(worker.command) for worker in workers}
     planned = {name: command[command.index("--pipeline") :] for name, command in commands.items()}
     assert {name: spec["command"] for name, spec in own_services().items() if name != "topics"} == planned
 
