@@ -32,7 +32,9 @@ class Board:
         self.rows: Ints = np.zeros((_LEAST, COLUMNS), np.int64)
         self.floats: Floats = np.zeros((_LEAST, 1 + width))
         self.count = 0
-        self.at: dict[Place, int] = {}
+        # Where each event stands, of the first `_found` rows: made up when somebody asks.
+        self._at: dict[Place, int] = {}
+        self._found = 0
         self.newest: dict[tuple[int, int], Ints] = {}
         self.settled: dict[tuple[int, int], Ints] = {}
 
@@ -42,9 +44,15 @@ class Board:
         self.rows, self.floats = grown(self.rows, end), grown(self.floats, end)
         self.rows[first:end], self.floats[first:end] = rows, floats
         self.count = end
-        for number, place in enumerate(rows[:, [GROUP, PARTITION, OFFSET]].tolist(), first):
-            self.at[(place[0], place[1], place[2])] = number
         return first
+
+    def find(self, row: Ints) -> int | None:
+        """The newest row of the same group and event; None where it is not kept."""
+        fresh = self.rows[self._found : self.count, [GROUP, PARTITION, OFFSET]].tolist()
+        for number, place in enumerate(fresh, self._found):
+            self._at[(place[0], place[1], place[2])] = number
+        self._found = self.count
+        return self._at.get((int(row[GROUP]), int(row[PARTITION]), int(row[OFFSET])))
 
     def judged(self, numbers: Ints) -> Judged:
         """Outcome and answer of these rows."""
@@ -90,7 +98,7 @@ class Board:
         self.newest = {key: place[members] for key, members in self.newest.items()}
         self.settled = {key: place[members] for key, members in self.settled.items()}
         rows, floats = rows[kept], self.floats[kept]
-        self.count, self.at = 0, {}
+        self.count, self._at, self._found = 0, {}, 0
         self.rows = np.zeros((_LEAST, COLUMNS), np.int64)
         self.floats = np.zeros((_LEAST, 1 + self._width))
         self.add(rows, floats)
@@ -110,7 +118,8 @@ class Board:
 
     def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Take up what `arrays` gave."""
-        self.count, self.at, self.newest, self.settled = 0, {}, {}, {}
+        self.count, self._at, self._found = 0, {}, 0
+        self.newest, self.settled = {}, {}
         self.add(arrays["rows"], arrays["floats"])
         for name, windows in (("newest", self.newest), ("settled", self.settled)):
             parts = np.split(arrays[f"{name}|members"], np.cumsum(arrays[f"{name}|lengths"])[:-1])

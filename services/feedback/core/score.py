@@ -164,7 +164,7 @@ class ScoreFold:
 
     def _revise(self, row: Ints) -> None:
         """An outcome has changed; one that is no longer kept has had its say."""
-        number = self._board.at.get((int(row[GROUP]), int(row[PARTITION]), int(row[OFFSET])))
+        number = self._board.find(row)
         if number is None:
             return
         self._tally.revise(number, int(row[OUTCOME]), int(row[SEQUENCE]))

@@ -12,9 +12,7 @@ from services.feedback.core.board import (
     DAY_MS,
     EVENT_TIME,
     GROUP,
-    OFFSET,
     OUTCOME,
-    PARTITION,
     SEQUENCE,
     SETTLED,
     SLICES,
@@ -183,12 +181,9 @@ class Tally:
 
     def _still_open(self, numbers: Ints) -> int:
         """How many of these rows have no outcome, and none that came late either."""
-        rows = self._board.rows[numbers]
-        open_rows = numbers[rows[:, OUTCOME] < 0]
-        places = self._board.rows[open_rows][:, [GROUP, PARTITION, OFFSET]].tolist()
-        return sum(
-            self._board.at[p[0], p[1], p[2]] == n for p, n in zip(places, open_rows.tolist(), strict=True)
-        )
+        rows = self._board.rows
+        open_rows = numbers[rows[numbers, OUTCOME] < 0].tolist()
+        return sum(self._board.find(rows[number]) == number for number in open_rows)
 
     def _each(self, numbers: Ints) -> list[tuple[int, int, Ints]]:
         """Rows by group and slice, in their order."""
