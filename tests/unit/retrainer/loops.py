@@ -40,7 +40,7 @@ EVENT = _record("Event", {**KEYS, "a": "double", "b": "double", "c": "double"})
 LABEL = _record("Label", {**KEYS, "what": "string"})
 TOML = """
 [pipeline]
-name = "small"
+name = "%(name)s"
 partitions = 2
 [event]
 id = "id"
@@ -75,19 +75,41 @@ min_rows = 60
 window_rows = 400
 every_labels = 100
 kinds = [%(kinds)s]
-time_limit = "1m"
+time_limit = "%(time_limit)s"
+memory = "%(memory)s"
 """
 DECISIONS = '[[model.decision]]\nlabel = "no"\nfrom = 0.0\n[[model.decision]]\nlabel = "yes"\nfrom = 0.5'
 
 
-def declared(classes: Sequence[str] = ("no", "yes"), kinds: Sequence[str] = ("torch",)) -> Pipeline:
-    """A pipeline of three plain features that learns."""
+def texts_of(
+    name: str = "small",
+    classes: Sequence[str] = ("no", "yes"),
+    kinds: Sequence[str] = ("torch",),
+    time_limit: str = "1m",
+    memory: str = "4GiB",
+) -> dict[str, str]:
+    """The files of a pipeline of three plain features that learns."""
     toml = TOML % {
+        "name": name,
         "classes": ", ".join(f'"{each}"' for each in classes),
         "kinds": ", ".join(f'"{each}"' for each in kinds),
         "decisions": DECISIONS if len(classes) == 2 else "",
+        "time_limit": time_limit,
+        "memory": memory,
     }
-    return parse_pipeline({"pipeline.toml": toml, "event.avsc": EVENT, "label.avsc": LABEL}, "small", "small")
+    return {"pipeline.toml": toml, "event.avsc": EVENT, "label.avsc": LABEL}
+
+
+def declared(classes: Sequence[str] = ("no", "yes"), kinds: Sequence[str] = ("torch",)) -> Pipeline:
+    """Such a pipeline."""
+    return parse_pipeline(texts_of(classes=classes, kinds=kinds), "small", "small")
+
+
+def write_declaration(folder: Path, name: str, **more: str) -> None:
+    """The files of such a pipeline in a folder."""
+    folder.mkdir(parents=True)
+    for file, text in texts_of(name, **more).items():
+        (folder / file).write_text(text)
 
 
 def policy_of(pipeline: Pipeline) -> RetrainPolicy:
