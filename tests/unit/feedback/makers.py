@@ -1,6 +1,6 @@
 """A small shop and the four logs of one of its partitions, as feedback reads them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,10 +11,10 @@ from services.feedback.unit import JoinTables, JoinUnit, label_table
 from shared.codec.batch import Batch, Column, Strings
 from shared.contracts.generated import accepted_schema, features_schema, joined_schema
 from shared.contracts.pipeline import Pipeline
-from shared.runtime.merge import NEVER
 from shared.runtime.polled import Polled
 from shared.runtime.tables import Table, empty_rows
 from shared.runtime.unit import DeadLetter, Emission
+from shared.topics import ACCEPTED, FEATURES, JOINED, LABELS, PREDICTIONS, SHADOWS, Topic
 from tests.unit.contracts import texts
 
 T0 = 1_700_000_000_000
@@ -30,6 +30,11 @@ NAMES = ("AT_NIGHT", "SPENT", "RISK")
 
 def shop(missing: str = '"none"', more: str = "", classes: str = "[0, 1]") -> Pipeline:
     """The shop with a horizon of a second, a hold of half of one, corrections and sources."""
+    return texts.parse(toml=shop_toml(missing, more, classes), label=LABEL)
+
+
+def shop_toml(missing: str = '"none"', more: str = "", classes: str = "[0, 1]") -> str:
+    """Its declaration."""
     toml = texts.TOML.replace('horizon = "7d"\nmissing = "none"', "@")
     toml = toml.replace(
         "@",
@@ -40,17 +45,24 @@ def shop(missing: str = '"none"', more: str = "", classes: str = "[0, 1]") -> Pi
         start = toml.index("[[model.decision]]")
         toml = toml[:start] + toml[toml.index("[policy.batch]") :]
         toml = toml.replace("positive = 1\n", "")
-    return texts.parse(toml=toml.replace("[source]\n", f"{more}\n[source]\n"), label=LABEL)
+    return toml.replace("[source]\n", f"{more}\n[source]\n")
 
 
-def tables(pipeline: Pipeline) -> JoinTables:
+def tables(pipeline: Pipeline, ids: Mapping[str, int] | None = None) -> JoinTables:
+    """The topics, with schema ids of a registry or made up ones."""
+
+    def table(number: int, topic: Topic, schema: dict[str, Any]) -> Table:
+        name = topic.of(pipeline.name)
+        return Table.of(name, number if ids is None else ids[name], schema)
+
+    labels = LABELS.of(pipeline.name)
     return JoinTables(
-        Table.of("shop.accepted.v1", 1, accepted_schema(pipeline)),
-        Table.of("shop.features.v1", 2, features_schema(pipeline)),
-        Table.of("shop.predictions.v1", 3, platform_schema("prediction")),
-        Table.of("shop.shadows.v1", 4, platform_schema("prediction")),
-        Table.of("shop.joined.v1", 5, joined_schema(pipeline)),
-        label_table(pipeline, 6),
+        table(1, ACCEPTED, accepted_schema(pipeline)),
+        table(2, FEATURES, features_schema(pipeline)),
+        table(3, PREDICTIONS, platform_schema("prediction")),
+        table(4, SHADOWS, platform_schema("prediction")),
+        table(5, JOINED, joined_schema(pipeline)),
+        label_table(pipeline, 6 if ids is None else ids[labels]),
     )
 
 
@@ -59,13 +71,14 @@ class Logs:
     """Records of the four topics, in log order; times are milliseconds after T0."""
 
     pipeline: Pipeline
+    ids: Mapping[str, int] | None = None
     made: JoinTables = field(init=False)
     topics: dict[str, list[bytes]] = field(init=False)
     keys: list[bytes] = field(default_factory=list)
     events: int = 0
 
     def __post_init__(self) -> None:
-        self.made = tables(self.pipeline)
+        self.made = tables(self.pipeline, self.ids)
         self.topics = {topic: [] for topic in self.made.inputs}
 
     def unit(self, number: int = 0) -> JoinUnit:
@@ -238,6 +251,3 @@ def words(logs: Logs, unit: JoinUnit) -> list[tuple[int, bool]]:
             )
         )
     return said
-
-
-NOTHING = NEVER
