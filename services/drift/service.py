@@ -201,7 +201,13 @@ class Service:
         self._ids = topic_ids(self._kafka, names)
         snapshot = self._store.newest(UNIT, dict.fromkeys(names, ANYWHERE), self._ids)
         if snapshot is not None:
-            self._fold.restore(snapshot)
+            try:
+                self._fold.restore(snapshot)
+            except ValueError as error:
+                raise Fatal(
+                    f"the snapshot of drift cannot be taken up: {error}; remove the pipeline's `drift` folder "
+                    "among the snapshots, and the ledger is folded from its beginning"
+                ) from error
         self._told.refresh()
         self._begun = True
 
