@@ -4,13 +4,20 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.runtime.entry import RuntimeSettings
 
+LABELS_IN_A_ROW = 1_000_000
+"""Labels without an event are data, and time passing turns all that wait away at once: no reason to stop."""
+
 
 class FeedbackSettings(BaseSettings):
     """What one feedback worker can be told."""
 
     model_config = SettingsConfigDict(
-        env_prefix="MILLRACE_FEEDBACK__", env_nested_delimiter="__", frozen=True, extra="forbid"
+        env_prefix="MILLRACE_FEEDBACK__",
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
+        frozen=True,
+        extra="forbid",
     )
 
-    runtime: RuntimeSettings = RuntimeSettings()
+    runtime: RuntimeSettings = RuntimeSettings(fuse_limit=LABELS_IN_A_ROW)
     """The loop."""

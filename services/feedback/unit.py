@@ -48,6 +48,7 @@ class JoinUnit:
         self._key = pipeline.event.key
         self._tell = ProgressWriter(tables.joined, number, copies=1)
         self._told: tuple[int, bool] | None = None
+        self._held: Mapping[str, int] = {}
 
     def step(self, polled: Sequence[Polled], now_ms: int) -> Emission:  # noqa: ARG002 - time is in the rows
         """Take what was read, and say what follows from it."""
@@ -61,6 +62,12 @@ class JoinUnit:
         for turned in step.turned:
             emission.dead += self._letters(turned)
         emission.good = max(0, step.passed - len(emission.dead))
+        waiting = self.fold.waiting
+        self._held = (
+            {self._tables.accepted.topic: waiting}
+            if waiting
+            else dict.fromkeys(self._tables.inputs[1:], self.fold.open_rows)
+        )
         return emission
 
     def replay(self, polled: Sequence[Polled]) -> None:
@@ -130,10 +137,7 @@ class JoinUnit:
         While an accepted row waits, no topic with answers may be paused: the one that it waits for may be
         behind many others.
         """
-        waiting = self.fold.waiting
-        if waiting:
-            return {self._tables.accepted.topic: waiting}
-        return dict.fromkeys(self._tables.inputs[1:], self.fold.open_rows)
+        return self._held
 
     def snapshot(self) -> Arrays:
         """The book, and the accepted rows that wait."""
