@@ -18,6 +18,8 @@ from shared.errors import MillraceError
 _ROOT = Path(__file__).resolve().parents[2]
 TURN_S = 0.1
 """How often memory and the clock are looked at."""
+START_S = 600.0
+"""How long imports may take, on a machine that is busy."""
 
 
 class StepFailed(MillraceError):
@@ -62,6 +64,7 @@ class TrainingProcess:
             start_new_session=True,
         )
         self._buffer = b""
+        self._ready = False
 
     def ask(self, job: dict[str, JsonValue], limit_s: float) -> Any:
         """Send the job and wait for its answer, at most `limit_s` seconds."""
@@ -71,7 +74,10 @@ class TrainingProcess:
             self._process.stdin.flush()
         except BrokenPipeError as error:
             raise StepFailed("crash", self._last_words()) from error
-        answer = json.loads(self._line(time.monotonic() + limit_s, limit_s))
+        if not self._ready:  # its imports are not the job's time
+            self._line(START_S)
+            self._ready = True
+        answer = json.loads(self._line(limit_s))
         if "failed" in answer:
             raise StepFailed(answer["failed"], answer["detail"])
         return answer["done"]
@@ -86,7 +92,8 @@ class TrainingProcess:
                 pipe.close()
         self._said.close()
 
-    def _line(self, deadline: float, limit_s: float) -> bytes:
+    def _line(self, limit_s: float) -> bytes:
+        deadline = time.monotonic() + limit_s
         pipe = self._process.stdout
         assert pipe is not None  # noqa: S101 - for the type checker
         with selectors.DefaultSelector() as ready:

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from pydantic import JsonValue
 
@@ -32,9 +32,14 @@ def main() -> None:
     _cap_memory(memory_bytes)
     jobs: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
+    _say(out, {"ready": True})
     while True:
-        out.write(json.dumps(answer(json.loads(jobs.get()))) + "\n")
-        out.flush()
+        _say(out, answer(json.loads(jobs.get())))
+
+
+def _say(out: TextIO, what: Answer) -> None:
+    out.write(json.dumps(what) + "\n")
+    out.flush()
 
 
 def answer(job: dict[str, Any], known: dict[str, Callable[[dict[str, Any]], JsonValue]] = JOBS) -> Answer:

@@ -16,6 +16,8 @@ from shared.errors import Refused
 # Stands for the training process: answers as the first word of a job's `do` says.
 STUB = """
 import json, os, sys, time
+time.sleep(0.5)
+print(json.dumps({"ready": True}), flush=True)
 for line in sys.stdin:
     job = json.loads(line)
     if job["do"] == "sleep": time.sleep(60)
