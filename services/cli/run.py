@@ -38,10 +38,14 @@ def run(
     from services.stack.supervisor import Supervisor, plan_of, run_folder
     from shared.contracts.pipeline import find_pipeline, load_pipeline
     from shared.kafka.admin import ensure_topics
+    from shared.kafka.registry import Registry, register_pipeline
 
     declared = load_pipeline(find_pipeline(pipeline))
     planned = plan_of(declared, parse_workers(workers or []))
-    created = ensure_topics(PlatformSettings().kafka, declared)
+    platform = PlatformSettings()
+    created = ensure_topics(platform.kafka, declared)
+    with Registry(platform.registry) as registry:
+        register_pipeline(registry, declared)
     if created:
         typer.echo(f"created {len(created)} topics", err=True)
     asked = _on_signal()

@@ -135,7 +135,7 @@ class GatePolicy(Table):
     margin: float = Field(0.0, ge=0.0, description="least improvement", examples=[0.0])
     confidence: float = Field(0.9, ge=0.5, lt=1.0, description="of the bound, one-sided", examples=[0.9])
     bootstrap: int = Field(500, ge=50, le=10_000, description="resamples", examples=[500])
-    min_rows: int = Field(100, ge=10, description="events to compare on", examples=[100])
+    min_rows: int = Field(30, ge=10, description="events to compare on", examples=[30])
     slice_tolerance: float = Field(0.1, ge=0.0, description="how much worse a slice may get", examples=[0.1])
     max_row_seconds: float | None = Field(None, gt=0.0, description="time a row at most", examples=[0.001])
     max_bytes: Size | None = Field(None, description="size of the artefact at most", examples=["64MiB"])
