@@ -15,8 +15,8 @@ from services.drift.core.tabled import RATES, TABLE
 
 TARGET = Path("services/drift/core/tabled.py")
 HEAD = (
-    '"""Offset and slope of each detector\'s threshold by error rate. '
-    'Written by `python -m tests.bench.make_drift_table`."""\n\n'
+    '"""Offset and slope of each threshold by error rate; '
+    'written by `python -m tests.bench.make_drift_table`."""\n\n'
 )
 
 
@@ -32,7 +32,8 @@ def adwin(rate: float, runs: int) -> tuple[float, float]:
             points.append((math.log(RUN * runs / alarms), math.log(1 / delta)))
     if len(points) < 3:
         raise SystemExit(f"too few alarms of adwin at {rate}: more runs")
-    slope, offset = np.polyfit(*np.array(points).T, 1)
+    logs, heights = np.array(points).T
+    slope, offset = np.polyfit(logs, heights, 1)
     return float(offset), float(slope)
 
 

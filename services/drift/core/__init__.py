@@ -1,1 +1,1 @@
-"""Drift as a fold: labelled rows and profiles in, alarms out. No clock, no broker; randomness seeded by the log."""
+"""Drift as a fold: labelled rows and profiles in, alarms out. No clock, no broker, no chance."""

@@ -19,10 +19,14 @@ from shared.kernels import kernel
 RUN = 4_000
 """Rows of a run: a detector starts anew with each model, about this often; older ones alarm less often a row."""
 PH_FORGET = 1.0
-"""Forgetting (river: alpha below 1) pulls the sum back to zero, against the drift that keeps a calm stream calm."""
+"""Forgetting (river: alpha below 1) pulls the sum back to zero, against the drift that keeps it calm."""
 HD_CONFIDENCE = 1e-3
 SAFETY = 5.0
 """The budget allows one false alarm; aiming at a fifth of one leaves two or more a chance of 2 % (Poisson)."""
+
+
+_AT: Floats = np.log(RATES) - np.log1p(-np.array(RATES))
+_LINES: dict[str, Floats] = {name: np.array(lines).T for name, lines in TABLE.items()}
 
 
 def page_delta(rate: float) -> float:
@@ -41,12 +45,11 @@ def threshold(detector: str, rate: float, rows: float) -> float:
     >>> threshold("scan", 0.1, 1e6) < threshold("scan", 0.1, 1e7)
     True
     """
-    offsets, slopes = np.array(TABLE[detector]).T
-    at = np.log(RATES) - np.log1p(-np.array(RATES))
+    offsets, slopes = _LINES[detector]
     rate = min(max(rate, RATES[0]), RATES[-1])
     here = math.log(rate) - math.log1p(-rate)
     logs = math.log(max(rows, RUN))
-    return float(np.interp(here, at, offsets + slopes * logs))
+    return float(np.interp(here, _AT, offsets + slopes * logs))
 
 
 def fit(maxima: Floats, run: int = RUN) -> tuple[float, float]:
@@ -80,9 +83,7 @@ def _scan_maxima(rate: float, runs: int, run: int, windows: npt.NDArray[np.int64
         counts = np.zeros(1, np.int64)
         rings, marks = np.zeros((1, kernels.RING), np.int64), np.zeros((1, kernels.RING), np.int64)
         statistics = np.zeros(1)
-        kernels.scan(
-            errors, members, sequences, 0, counts, rings, marks, windows, thresholds, statistics
-        )
+        kernels.scan(errors, members, sequences, 0, counts, rings, marks, windows, thresholds, statistics)
         maxima[i] = statistics[0]
     return maxima
 

@@ -53,9 +53,7 @@ def worst_window(ring: Ints, rows: int, windows: Ints) -> tuple[float, int]:
         after = total - earlier
         if after < LEAST_ERRORS or after * before <= earlier * m:
             continue
-        ratio = (
-            log_likelihood(after, m) + log_likelihood(earlier, before) - log_likelihood(total, rows)
-        )
+        ratio = log_likelihood(after, m) + log_likelihood(earlier, before) - log_likelihood(total, rows)
         if ratio > best:
             best, best_window = ratio, m
     return best, best_window
@@ -107,8 +105,10 @@ def scan(
 
 
 @kernel
-def page_hinkley(errors: Bits, start: int, state: Floats, delta: float, forget: float, threshold: float) -> int:
-    """Page's one-sided test against the running mean (Page 1954), alarms from 30 rows on; as river's, mode "up"."""
+def page_hinkley(
+    errors: Bits, start: int, state: Floats, delta: float, forget: float, threshold: float
+) -> int:
+    """Page's one-sided test against the running mean (Page 1954), from 30 rows on; as river's, mode "up"."""
     for row in range(start, errors.shape[0]):
         state[PH_N] += 1.0
         state[PH_MEAN] += (errors[row] - state[PH_MEAN]) / state[PH_N]

@@ -1,13 +1,16 @@
 """The monitor of one pipeline: labelled rows and profiles in, alarms out, one fold."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from services.drift.core.calibration import SAFETY
+from services.drift.core.joint import Apart, Joint
 from services.drift.core.performance import Judged, Performance, Worse
+from services.drift.core.profiles import Profiles
 from services.drift.core.records import MISSING, Alarm, LabeledRows, ProfileRow
+from services.drift.core.scores import Prediction, Shift
 from services.drift.core.serving import Serving
 from services.drift.core.state import pack, unpack
 from shared.contracts.policies import DriftPolicy
@@ -26,20 +29,32 @@ class Monitor:
     begins the performance and prediction families anew, so that a promotion is no alarm.
     """
 
-    def __init__(self, policy: DriftPolicy, feature_names: Sequence[str], classes: int) -> None:
-        self._policy = policy
+    def __init__(
+        self,
+        policy: DriftPolicy,
+        feature_names: Sequence[str],
+        classes: int,
+        categories: Mapping[str, Sequence[float]] | None = None,
+    ) -> None:
+        self._triggers = frozenset(policy.triggers)
         self._names = tuple(feature_names)
-        self._classes = classes
-        total = sum(FAMILY_SHARES[family] for family in policy.families)
-        rows = SAFETY * policy.false_alarm_every
-        self._between = {family: rows * total / FAMILY_SHARES[family] for family in policy.families}
         self._serving = Serving()
         self._sequence = -1
-        self._performance = (
-            Performance(classes, policy.quiet, self._between["performance"])
-            if "performance" in policy.families
-            else None
-        )
+        rows = SAFETY * policy.false_alarm_every
+        total = sum(FAMILY_SHARES[family] for family in set(policy.families))
+        between = {family: rows * total / FAMILY_SHARES[family] for family in policy.families}
+        self._performance: Performance | None = None
+        self._prediction: Prediction | None = None
+        self._joint: Joint | None = None
+        self._profiles: Profiles | None = None
+        if "performance" in between:
+            self._performance = Performance(classes, policy.quiet, between["performance"])
+        if "prediction" in between:
+            self._prediction = Prediction(classes, policy.reference, policy.quiet, between["prediction"])
+        if "data" in between:
+            half = 2 * between["data"]
+            self._joint = Joint(len(self._names), policy.reference, half)
+            self._profiles = Profiles(policy.reference, half, categories)
 
     def labeled(self, rows: LabeledRows) -> list[Alarm]:
         """Fold outcomes in sequence order; the alarms they raise, in order."""
@@ -53,48 +68,113 @@ class Monitor:
         alarms: list[Alarm] = []
         for anew, part in self._serving.split(first.model_version):
             alarms += self._served(first.take(part), anew)
+        if self._joint is not None and self._names and len(first):
+            alarms += [
+                self._apart(found, first) for found in self._joint.step(first.features, first.sequence)
+            ]
         return sorted(alarms, key=lambda alarm: alarm.sequence)
 
     def _served(self, rows: LabeledRows, anew: bool) -> list[Alarm]:
         """Rows of the version in force; `anew` if they are its first."""
-        if self._performance is None:
-            return []
-        if anew:
-            self._performance.reset()
         judged = judge(rows)
-        return [self._worse(found, rows) for found in self._performance.step(judged)]
+        alarms: list[Alarm] = []
+        if self._performance is not None:
+            if anew:
+                self._performance.reset()
+            alarms += [self._worse(found, rows) for found in self._performance.step(judged)]
+        if self._prediction is not None:
+            if anew:
+                self._prediction.reset()
+            alarms += [self._shift(found, rows) for found in self._prediction.step(judged, rows.score)]
+        return alarms
 
     def _worse(self, found: Worse, rows: LabeledRows) -> Alarm:
         before, after = (errors / max(1, count) for errors, count in (found.before, found.after))
-        return Alarm(
+        return self._alarm(
             "performance",
-            found.detector,
             "error",
+            found,
+            rows,
+            (_outcomes(found.before), _outcomes(found.after)),
+            f"errors of version {rows.model_version[found.row]} rose from {before:.1%} to {after:.1%} "
+            f"since sequence {found.since_sequence}, in {found.part}",
+        )
+
+    def _shift(self, found: Shift, rows: LabeledRows) -> Alarm:
+        evidence = found.reference, found.current
+        return self._alarm("prediction", found.subject, found, rows, evidence, found.detail)
+
+    def _apart(self, found: Apart, rows: LabeledRows) -> Alarm:
+        telling = ", ".join(self._names[at] for at in found.telling)
+        detail = (
+            f"a classifier tells the newest rows from the reference (AUC {found.statistic:.3f}) by {telling}"
+        )
+        return self._alarm("data", "joint", found, rows, (found.reference, found.current), detail)
+
+    def _alarm(
+        self,
+        family: str,
+        subject: str,
+        found: Worse | Shift | Apart,
+        rows: LabeledRows,
+        evidence: tuple[Mapping[str, Any], Mapping[str, Any]],
+        detail: str,
+    ) -> Alarm:
+        """An alarm raised by row `found.row` of `rows`."""
+        return Alarm(
+            family,
+            found.detector,
+            subject,
             int(rows.sequence[found.row]),
             int(rows.order_time[found.row]),
             found.since_sequence,
             found.statistic,
             found.threshold,
-            _outcomes(found.before),
-            _outcomes(found.after),
-            "performance" in self._policy.triggers,
-            f"errors of version {rows.model_version[found.row]} rose from {before:.1%} to {after:.1%} "
-            f"since sequence {found.since_sequence}, in {found.part}",
+            *evidence,
+            family in self._triggers,
+            detail,
         )
 
     def profile(self, row: ProfileRow) -> list[Alarm]:
-        """Fold one profile; the alarms it raises."""
-        return []
+        """Fold one profile; the alarms it raises. Labelled rows before it change only their `sequence`."""
+        if self._profiles is None:
+            return []
+        return [
+            Alarm(
+                "data",
+                moved.detector,
+                moved.subject,
+                self._sequence,
+                row.order_time,
+                self._sequence,
+                moved.statistic,
+                moved.threshold,
+                moved.reference,
+                moved.current,
+                "data" in self._triggers,
+                moved.detail,
+                f"{row.unit}.{row.number}",
+            )
+            for moved in self._profiles.step(row)
+        ]
+
+    def _families(self) -> dict[str, Performance | Prediction | Joint | Profiles]:
+        """The parts that have a state."""
+        parts = {
+            "performance": self._performance,
+            "prediction": self._prediction,
+            "joint": self._joint,
+            "profiles": self._profiles,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
 
     def snapshot(self) -> bytes:
         """The whole state: a monitor restored from it goes on as this one would."""
-        state: dict[str, Any] = {"sequence": self._sequence, "serving": self._serving.state()}
-        if self._performance is not None:
-            state["performance"] = self._performance.state()
-        return pack(state)
+        state = {name: part.state() for name, part in self._families().items()}
+        return pack(state | {"sequence": self._sequence, "serving": self._serving.state()})
 
     def restore(self, data: bytes) -> None:
-        """Go on where `snapshot` was called.
+        """Go on where `snapshot` was called; a family that was not declared then begins anew.
 
         Raises:
             ValueError: these are no bytes of a monitor, or of another format.
@@ -102,8 +182,9 @@ class Monitor:
         state = unpack(data)
         self._sequence = state["sequence"]
         self._serving.load(state["serving"])
-        if self._performance is not None and "performance" in state:
-            self._performance.load(state["performance"])
+        for name, part in self._families().items():
+            if name in state:
+                part.load(state[name])
 
 
 def judge(rows: LabeledRows) -> Judged:

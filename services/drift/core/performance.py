@@ -177,9 +177,12 @@ class Performance:
             return kernels.ddm(rows.errors, 0, self._folds[name], limit)
         if name == "hddm_a":
             return kernels.hddm_a(rows.errors, 0, self._folds[name], HD_CONFIDENCE, limit)
-        row, detector, values = -1, *((self._adwin, rows.errors) if name == "adwin" else (self._kswin, rows.losses))
+        row = -1
         while True:
-            row = detector.step(values, row + 1)
+            if name == "adwin":
+                row = self._adwin.step(rows.errors, row + 1)
+            else:
+                row = self._kswin.step(rows.losses, row + 1)
             if row < 0 or not silent:
                 return row
 

@@ -1,4 +1,4 @@
-"""The detectors that are no kernel of errors: river's ADWIN, rebuilt from its rows, and KSWIN on blocks of losses."""
+"""Detectors that are no kernel of errors: river's ADWIN, rebuilt from its rows, and KSWIN on blocks of losses."""
 
 from typing import Any
 
@@ -34,13 +34,13 @@ class Adwin:
     def reset(self) -> None:
         """Forget all."""
         self._rows: list[int] = []
-        self._detector = ADWIN(delta=self._delta)
+        self._detector = ADWIN(delta=self._delta)  # type: ignore[no-untyped-call]
 
     def step(self, errors: Bits, start: int) -> int:
         """Fold errors from `start` on; the index of the row that raised an alarm, or -1."""
         for row, error in enumerate(errors[start:].tolist(), start):
             self._rows.append(error)
-            self._detector.update(error)
+            self._detector.update(error)  # type: ignore[no-untyped-call]
             if self._detector.drift_detected:
                 rose = self._detector.estimation > sum(self._rows) / len(self._rows)
                 self.reset()
@@ -53,7 +53,7 @@ class Adwin:
     def _restart(self, rows: list[int]) -> None:
         self.reset()
         for error in rows:
-            self._detector.update(error)
+            self._detector.update(error)  # type: ignore[no-untyped-call]
         self._rows = rows
 
     def state(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Offset and slope of each detector's threshold by error rate. Written by `python -m tests.bench.make_drift_table`."""
+"""Offset and slope of each threshold by error rate; written by `python -m tests.bench.make_drift_table`."""
 
 RATES = (0.01, 0.03, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9)
 TABLE: dict[str, tuple[tuple[float, float], ...]] = {

@@ -1,0 +1,238 @@
+"""The data family on profiles: does a feature look as it did? Each unit is compared with its own past."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy.stats import chi2  # type: ignore[import-untyped]
+
+from services.drift.core.histograms import (
+    chance,
+    homogeneity,
+    jensen_shannon,
+    outside_limit,
+    psi,
+    quantile_groups,
+)
+from services.drift.core.kernels import Ints
+from services.drift.core.records import ProfileColumn, ProfileRow
+
+GROUPS = 10
+LEAST_PROFILES = 3
+"""Profiles before a reference is one: how far two of them lie apart by themselves is seen from these."""
+MOST_PROFILES = 20
+"""Profiles that a reference takes in; the world may drift slowly, but not along with it."""
+MOST_ALARMS = 10
+"""Alarms of one profile, the furthest moved features: when all of sixty move, ten say so."""
+TESTS = 7
+"""Tests a feature: psi, jensen_shannon, zeros, missing, range below and above, unseen categories."""
+_LOW_BITS = 50
+
+
+def bucket(value: float) -> int:
+    """The bucket of a value, as the features service counts it.
+
+    >>> bucket(1.0), bucket(-1.0), bucket(0.0), bucket(1.3) - bucket(1.0)
+    (4092, -4092, 0, 1)
+    """
+    size = int(np.float64(abs(value)).view(np.int64)) >> _LOW_BITS
+    return -size if value < 0 else size
+
+
+def edge(place: int) -> float:
+    """The value of least magnitude in a bucket."""
+    size = float(np.int64(abs(place) << _LOW_BITS).view(np.float64))
+    return -size if place < 0 else size
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """One test of one feature that passed its threshold."""
+
+    detector: str
+    subject: str
+    statistic: float
+    threshold: float
+    reference: Mapping[str, Any]
+    current: Mapping[str, Any]
+    detail: str
+
+
+@dataclass(slots=True)
+class Past:
+    """What a feature looked like in one unit: counts by bucket (0 holds the zeros), missing values apart."""
+
+    counts: dict[int, int] = field(default_factory=dict)
+    missing: int = 0
+    rows: int = 0
+    spread: float = 0.0
+    degrees: float = 0.0
+
+    def add(self, column: ProfileColumn, rows: int) -> None:
+        """Take a profile in; how far it lies from those before says how noisy profiles of this feature are."""
+        if self.rows:
+            before, now = self.aligned(column)
+            cuts = quantile_groups(before, GROUPS)
+            before, now = _grouped(before, cuts), _grouped(now, cuts)
+            some = (before + now) > 0
+            if some.sum() > 1:
+                self.spread += homogeneity(before, now)
+                self.degrees += int(some.sum()) - 1
+        for place, count in zip(column.buckets.tolist(), column.counts.tolist(), strict=True):
+            self.counts[place] = self.counts.get(place, 0) + count
+        if column.zeros:
+            self.counts[0] = self.counts.get(0, 0) + column.zeros
+        self.missing += column.missing
+        self.rows += rows
+
+    @property
+    def inflation(self) -> float:
+        """How much more profiles of this feature vary than independent rows would, at least 1."""
+        return max(1.0, self.spread / self.degrees) if self.degrees else 1.0
+
+    def aligned(self, column: ProfileColumn) -> tuple[Ints, Ints]:
+        """Counts of past and column over the buckets of both, ascending."""
+        now = dict(zip(column.buckets.tolist(), column.counts.tolist(), strict=True))
+        if column.zeros:
+            now[0] = now.get(0, 0) + column.zeros
+        places = sorted(self.counts.keys() | now.keys())
+        return (
+            np.array([self.counts.get(place, 0) for place in places], np.int64),
+            np.array([now.get(place, 0) for place in places], np.int64),
+        )
+
+
+def _grouped(counts: Ints, cuts: Ints) -> Ints:
+    if not len(counts):
+        return counts
+    return np.add.reduceat(counts, np.concatenate([[0], cuts]).astype(np.int64))
+
+
+class Profiles:
+    """Compares each profile with its unit's past, feature by feature; after an alarm that past begins anew.
+
+    `rows_between`: rows without change in which all features together may raise one false alarm. A bin's counts
+    are taken as independent draws, widened by how much the profiles of the past differed among themselves.
+    `categories`: the values that a feature may have, by name; others are unseen.
+    """
+
+    def __init__(
+        self,
+        reference: int,
+        rows_between: float,
+        categories: Mapping[str, Sequence[float]] | None = None,
+    ) -> None:
+        self._reference, self._rows_between = reference, rows_between
+        self._known = {name: {bucket(v) for v in values} for name, values in (categories or {}).items()}
+        self._units: dict[int, tuple[int, list[Past]]] = {}
+
+    def step(self, row: ProfileRow) -> list[Moved]:
+        """Fold one profile; the most telling test of each feature that moved, the furthest first."""
+        count, past = self._units.get(row.unit) or (0, [Past() for _ in row.names])
+        moved: list[Moved] = []
+        ready = count >= LEAST_PROFILES and bool(past) and past[0].rows >= self._reference
+        if ready:
+            share = row.rows / self._rows_between / (TESTS * max(1, len(row.names)))
+            for name, before, column in zip(row.names, past, row.columns, strict=True):
+                found = self._tests(name, before, column, row.rows, share)
+                moved += sorted(found, key=lambda each: -each.statistic / each.threshold)[:1]
+        if moved:  # the profile itself may hold both worlds
+            count, past = 0, [Past() for _ in row.names]
+        elif not ready or count < MOST_PROFILES:
+            for before, column in zip(past, row.columns, strict=True):
+                before.add(column, row.rows)
+            count += 1
+        self._units[row.unit] = count, past
+        return sorted(moved, key=lambda each: -each.statistic / each.threshold)[:MOST_ALARMS]
+
+    def _tests(
+        self, name: str, past: Past, column: ProfileColumn, rows: int, probability: float
+    ) -> list[Moved]:
+        whole, now = past.aligned(column)
+        cuts = quantile_groups(whole, GROUPS)
+        before, after = _grouped(whole, cuts), _grouped(now, cuts)
+        evidence = self._evidence(past, column, cuts, before, after)
+        limit = past.inflation * chance(len(before), int(before.sum()), int(after.sum()), probability)
+        found: list[tuple[str, float, float, str]] = [
+            ("psi", psi(before, after), limit, "its distribution moved"),
+            ("jensen_shannon", jensen_shannon(before, after), limit / 8, "its distribution moved"),
+        ]
+        odd = past.inflation * float(chi2.isf(probability, 1))
+        zeros = (past.counts.get(0, 0), column.zeros)
+        for detector, (was, is_) in {"zeros": zeros, "missing": (past.missing, column.missing)}.items():
+            ratio = homogeneity(np.array([was, past.rows - was]), np.array([is_, rows - is_]))
+            text = f"{detector}: {was / max(1, past.rows):.2%} before, {is_ / max(1, rows):.2%} now"
+            found.append((detector, ratio, odd, text))
+        found += self._beyond(past, column, probability)
+        if name in self._known:
+            unseen = int(column.counts[~np.isin(column.buckets, list(self._known[name]))].sum())
+            allowed = outside_limit(past.rows, rows, probability) * past.inflation
+            found.append(("unseen", float(unseen), allowed, f"{unseen} values of no declared category"))
+        return [
+            Moved(detector, name, statistic, threshold, evidence[0], evidence[1], f"{name}: {text}")
+            for detector, statistic, threshold, text in found
+            if statistic > threshold
+        ]
+
+    def _beyond(
+        self, past: Past, column: ProfileColumn, probability: float
+    ) -> list[tuple[str, float, float, str]]:
+        """How many values lie below and above all that was seen."""
+        if not past.counts:
+            return []
+        values = int(column.counts.sum()) + column.zeros
+        allowed = outside_limit(sum(past.counts.values()), values, probability) * past.inflation
+        places = np.append(column.buckets, 0) if column.zeros else column.buckets
+        counts = np.append(column.counts, column.zeros) if column.zeros else column.counts
+        low, high = min(past.counts), max(past.counts)
+        return [
+            (
+                "range",
+                float(count),
+                allowed,
+                f"{count} values {side} {edge(bound):.6g}, where none was before",
+            )
+            for count, side, bound in (
+                (int(counts[places < low].sum()), "below", low),
+                (int(counts[places > high].sum()), "above", high),
+            )
+        ]
+
+    def _evidence(
+        self, past: Past, column: ProfileColumn, cuts: Ints, before: Ints, after: Ints
+    ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        places = sorted(past.counts.keys() | set(column.buckets.tolist()) | ({0} if column.zeros else set()))
+        edges = [edge(places[at]) for at in cuts.tolist()]
+        return (
+            {"edges": edges, "counts": before.tolist(), "missing": past.missing, "rows": past.rows},
+            {"edges": edges, "counts": after.tolist(), "missing": column.missing},
+        )
+
+    def state(self) -> dict[str, Any]:
+        """What `load` takes."""
+        return {
+            str(unit): [
+                count,
+                [
+                    {
+                        "places": np.array(sorted(past.counts), np.int64),
+                        "counts": np.array([past.counts[place] for place in sorted(past.counts)], np.int64),
+                        "rest": [past.missing, past.rows, past.spread, past.degrees],
+                    }
+                    for past in pasts
+                ],
+            ]
+            for unit, (count, pasts) in self._units.items()
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was read."""
+        self._units = {
+            int(unit): (count, [_past(each) for each in pasts]) for unit, (count, pasts) in state.items()
+        }
+
+
+def _past(state: dict[str, Any]) -> Past:
+    counts = dict(zip(state["places"].tolist(), state["counts"].tolist(), strict=True))
+    return Past(counts, *state["rest"])
