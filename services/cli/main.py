@@ -22,6 +22,7 @@ MODULES = (
     "dlq",
     "features",
     "models",
+    "whatif",
     "demo",
     "truth",
     "bench",

@@ -1,4 +1,7 @@
-"""`millrace models`: train, list, verify. Exit codes: 0 done, 1 refused, 2 usage, 75 try again later."""
+"""`millrace models`: train, list, verify, and the controller's commands (in `commanding`).
+
+Exit codes: 0 done, 1 refused, 2 usage, 75 try again later.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,27 +25,40 @@ Name = Annotated[str, typer.Argument(help="A pipeline.")]
 
 def register(app: typer.Typer) -> None:
     """Add the group `models`."""
-    group = typer.Typer(no_args_is_help=True, help="Train, list and verify models.")
+    from services.cli import commanding
+
+    group = typer.Typer(no_args_is_help=True, help="Train, list, govern and verify models.")
     group.command("train")(_train)
     group.command("list")(_list)
     group.command("verify")(_verify)
+    commanding.register(group)
     app.add_typer(group, name="models")
 
 
 def _train(
     pipeline: Name,
     min_rows: Annotated[int, typer.Option(help="Labelled rows to wait for.", min=1)] = 1000,
-    timeout: Annotated[str, typer.Option(help="How long to wait for them: 30s, 5m.")] = "60s",
+    timeout: Annotated[str, typer.Option(help="How long to wait: 30s, 5m.")] = "60s",
     seed: Annotated[int, typer.Option(help="The same rows and seed give the same model.", min=0)] = 0,
+    wait: Annotated[bool, typer.Option("--wait", help="In a loop: wait for the run's end.")] = False,
+    actor: Annotated[str, typer.Option(help="In a loop: who asks; your login by default.")] = "",
+    reason: Annotated[str, typer.Option(help="In a loop: why.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Train a model on what the topics hold, put it into the store and announce it."""
+    """Train a model on what the topics hold, put it into the store and announce it.
+
+    Where the pipeline declares [policy.retrain] its retrainer trains, and the controller judges.
+    """
+    from services.cli import commanding
     from shared.contracts.basics import parse_duration
 
     try:
         timeout_s = parse_duration(timeout) / 1000
     except ValueError as error:
         _fail(f"--timeout {timeout}: {error}", as_json, _USAGE)
+    if _guarded(lambda: _declared(pipeline).loops, as_json):
+        commanding.train(pipeline, wait, timeout_s, actor, reason, as_json)
+        return
     done = _guarded(lambda: train_and_announce(pipeline, min_rows, timeout_s, seed), as_json)
     if as_json:
         _print_json({"ok": True, **done})
@@ -98,14 +114,18 @@ def spec_of(pipeline: "Pipeline") -> "Spec":
 
 
 def _list(pipeline: Name, as_json: Json = False) -> None:
-    """Every announcement on the pipeline's models topic, oldest first."""
+    """Every version and its state; then every announcement on the models topic, oldest first."""
+    from services.cli import commanding
+
     rows = _guarded(lambda: listed(pipeline), as_json)
+    versions = _guarded(lambda: commanding.versions(pipeline), as_json)
     if as_json:
-        _print_json({"ok": True, "models": rows})
+        _print_json({"ok": True, "models": rows, **versions})
         return
+    commanding.print_versions(versions)
     for row in rows:
         state = "ok" if row["trusted"] and row["stored"] else row["problem"]
-        what = f"{row['name']} {row['version']}  {row['kind']}"
+        what = f"{row['name']} {row['version']}  {row['state']}  {row['kind']}"
         typer.echo(f"{row['offset']:>6}  {what}  {row['digest'][:12]}  {state}")
     if not rows:
         typer.echo(f"nothing announced yet; `millrace models train {pipeline}` makes a first model", err=True)
@@ -143,6 +163,9 @@ def _row(each: "Announced", trusted: "TrustedKeys", stored: set[str]) -> dict[st
         "version": said.version,
         "sequence": said.sequence,
         "kind": said.kind,
+        "state": said.state,
+        "share": said.share,
+        "reason": said.reason,
         "digest": said.digest,
         "feature_fingerprint": said.feature_fingerprint,
         "issued_at": said.issued_at,
@@ -195,14 +218,18 @@ def _whole(store: "ArtefactStore", digest: str) -> str:
     return found[0] if digest and len(found) == 1 else digest
 
 
-def _start(pipeline: str) -> "Start":
+def _declared(pipeline: str) -> "Pipeline":
     from shared.contracts.pipeline import find_pipeline, load_pipeline
+
+    folder = Path(pipeline)
+    return load_pipeline(folder if (folder / "pipeline.toml").is_file() else find_pipeline(pipeline))
+
+
+def _start(pipeline: str) -> "Start":
     from shared.runtime.entry import prepare
     from shared.settings import PlatformSettings
 
-    folder = Path(pipeline)
-    declared = load_pipeline(folder if (folder / "pipeline.toml").is_file() else find_pipeline(pipeline))
-    start = prepare(declared, PlatformSettings())
+    start = prepare(_declared(pipeline), PlatformSettings())
     start.registry.close()  # the ids are known, and nothing more is asked of it
     return start
 

@@ -1,0 +1,194 @@
+"""What another policy would have decided on the log: the same pure core over the same commands, figures and words.
+
+Commands stand where they were answered, figures where their outcomes were; a worker's word stands between the
+figures of its time. What the log cannot know is assumed and said: that a worker accepts a version that none was
+asked about, and that people would have sent the same commands.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from services.controller.core.book import Rules
+from services.controller.core.controller import Controller
+from services.controller.core.facts import Facts
+from services.controller.core.records import ACCEPTED, Command, Score, Word
+from services.controller.core.state import DECLINED, OBEYED, TRANSITION, Entry, State, rebuild
+from shared.models.announcement import CHAMPION, SHADOW
+
+Told = Score | Word | Command
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What stands on scores.v1, audit.v1 and commands.v1, each in offset order; `alarms` are those of drift.v1."""
+
+    entries: Sequence[Entry]
+    scores: Sequence[Score]
+    words: Sequence[Word]
+    commands: Sequence[Command]
+    alarms: Sequence[Mapping[str, Any]] = ()
+
+    def sequence_at(self, order_time: int) -> int:
+        """The newest outcome known at an order time; -1 before the first figure."""
+        return max((s.sequence for s in self.scores if s.order_time <= order_time), default=-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Reign:
+    """A version's time as champion, from the outcome at which it was decided to the next one's; -1 for no end."""
+
+    version: int
+    digest: str
+    reason: str
+    begin: int
+    end: int
+    metric: str
+    value: float | None
+    source: str
+
+    def row(self) -> dict[str, Any]:
+        """As JSON."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def in_order(history: History) -> Iterator[tuple[int, Told]]:
+    """Every record with the newest outcome that was known when it was folded, in that order."""
+    answered = {e.command_offset: e for e in history.entries if e.kind in (OBEYED, DECLINED)}
+    times = [(score.at, score.sequence) for score in history.scores]
+    keyed: list[tuple[int, int, int, int, Told]] = []
+    for place, score in enumerate(history.scores):
+        keyed.append((score.sequence, 0, score.at, place, score))
+    for place, word in enumerate(history.words):
+        known = max((sequence for at, sequence in times if at <= word.at), default=-1)
+        keyed.append((known, 1, word.at, place, word))
+    for place, command in enumerate(history.commands):
+        verdict = answered.get(command.offset)
+        if verdict is not None:
+            keyed.append((verdict.labeled_sequence, 1, command.at, place, command))
+    keyed.sort(key=lambda each: each[:4])
+    for known, *_, told in keyed:
+        yield known, told
+
+
+def rehearse(
+    history: History, rules: Rules, begin: int = -1, end: int = -1
+) -> tuple[list[Entry], State, set[int]]:
+    """What `rules` decide on the records from outcome `begin` to `end` (-1: all), on the state as it was then.
+
+    Gives the decisions, the state after them, and the versions of which acceptance was assumed.
+    """
+    before = _before(history.entries, begin)
+    controller = Controller(rules, rebuild(before, []), Facts())
+    if not before and history.entries:
+        first = history.entries[0]
+        controller.bootstrap(first.digest, first.at)
+    proposals = _proposals(history.entries)
+    asked = {word.digest for word in history.words}
+    assumed: set[int] = set()
+    for known, told in in_order(history):
+        if begin >= 0 and known < begin:
+            _learn(controller.facts, told)
+        elif end < 0 or known <= end:
+            _tell(controller, told, _renamed(controller.state, proposals))
+            for version in controller.state.in_state(SHADOW):
+                if version.digest not in asked and version.number not in assumed:
+                    assumed.add(version.number)
+                    controller.word(
+                        Word(ACCEPTED, version.number, version.digest, "", "assumed", "", told.at)
+                    )
+    return controller.take(), controller.state, assumed
+
+
+def _before(entries: Sequence[Entry], begin: int) -> list[Entry]:
+    """The decisions that had been made when outcome `begin` became known."""
+    found: list[Entry] = []
+    for entry in entries:
+        if begin < 0 or entry.labeled_sequence >= begin:
+            break
+        found.append(entry)
+    return found
+
+
+def _proposals(entries: Sequence[Entry]) -> dict[str, int]:
+    """Command ids of proposals to the versions that they became."""
+    return {
+        str(e.detail["proposal"]): e.version
+        for e in entries
+        if e.kind == TRANSITION and "proposal" in e.detail
+    }
+
+
+def _renamed(state: State, proposals: Mapping[str, int]) -> dict[int, int]:
+    """Numbers of versions on the log to those in the rehearsal, where they differ."""
+    return {
+        proposals[version.command_id]: version.number
+        for version in state.versions.values()
+        if version.command_id in proposals
+    }
+
+
+def _learn(facts: Facts, told: Told) -> None:
+    if isinstance(told, Score):
+        facts.score(told)
+    elif isinstance(told, Word):
+        facts.word(told)
+    else:
+        facts.command(told)
+
+
+def _tell(controller: Controller, told: Told, renamed: Mapping[int, int]) -> None:
+    if isinstance(told, Score):
+        controller.score(replace(told, version=renamed.get(told.version, told.version)))
+    elif isinstance(told, Word):
+        controller.word(replace(told, version=renamed.get(told.version, told.version)))
+    else:
+        parameters = dict(told.parameters)
+        parameters.pop("champion", None)  # another champion may serve here; the evidence is what there is
+        number = renamed.get(told.model_version, told.model_version)
+        asked = replace(told, expected_sequence=-1, model_version=number, parameters=parameters)
+        controller.command(asked)
+
+
+def reigns(entries: Sequence[Entry], history: History, metric: str) -> list[Reign]:
+    """Every champion among the decisions, with the metric that followed as far as the log knows it.
+
+    Of a version that answered, in any role, the mean of its figures within the reign; else what the gate saw of it
+    on the outcomes before; else unknown.
+    """
+    proposals = _proposals(history.entries)
+    own = {e.version: proposals.get(str(e.detail["proposal"])) for e in entries if "proposal" in e.detail}
+    crowned = [e for e in entries if e.kind == TRANSITION and e.state == CHAMPION]
+    ends = [e.labeled_sequence for e in crowned[1:]] + [-1]
+    found = []
+    for entry, end in zip(crowned, ends, strict=True):
+        number = own.get(entry.version) or entry.version
+        value, source = _followed(history, number, metric, entry.labeled_sequence, end)
+        if value is None:
+            value, source = _judged(entries, entry.version, metric)
+        begin = entry.labeled_sequence
+        found.append(Reign(entry.version, entry.digest, entry.reason, begin, end, metric, value, source))
+    return found
+
+
+def _followed(history: History, number: int, metric: str, begin: int, end: int) -> tuple[float | None, str]:
+    for role in (CHAMPION, "canary", SHADOW):
+        values = [
+            score.value
+            for score in history.scores
+            if score.counts
+            and (score.version, score.role, score.metric) == (number, role, metric)
+            and score.sequence > begin
+            and (end < 0 or score.sequence <= end)
+        ]
+        if values:
+            return sum(values) / len(values), f"scores as {role}"
+    return None, ""
+
+
+def _judged(entries: Sequence[Entry], number: int, metric: str) -> tuple[float | None, str]:
+    for entry in entries:
+        measures = (entry.detail.get("figures") or {}).get("measures", {})
+        if entry.version == number and measures.get(metric, {}).get("candidate") is not None:
+            return float(measures[metric]["candidate"]), "the gate's evidence, before it served"
+    return None, "unknown: it never answered"
