@@ -1,6 +1,7 @@
 """Composition root: inference for one pipeline."""
 
 import argparse
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def build(start: Start, slot: int, settings: InferenceSettings) -> Stage:
         _table(start, PREDICTIONS.of(pipeline.name), prediction),
         _table(start, SHADOWS.of(pipeline.name), prediction),
     )
-    fold = InferenceFold(pipeline.feature_names, _answering(pipeline), pipeline.model.name)
+    fold = InferenceFold(pipeline.feature_names, _answering(pipeline), pipeline.model.name, time.thread_time)
     metrics = ModelMetrics.on(start.metrics)
     desk = Desk()
     roles = Roles(

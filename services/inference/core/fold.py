@@ -1,6 +1,6 @@
 """Batches of feature vectors to batches of predictions, under the models that have a role."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +34,15 @@ class Answer:
 class InferenceFold:
     """State: the models in their roles, the champion before, and how many rows each model has spoiled."""
 
-    def __init__(self, feature_names: Sequence[str], answering: Answering, model_name: str) -> None:
+    def __init__(
+        self,
+        feature_names: Sequence[str],
+        answering: Answering,
+        model_name: str,
+        cpu_seconds: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """`cpu_seconds` is what this thread has taken of the processor: waiting for one is no model's fault."""
+        self._cpu_seconds = cpu_seconds
         self._columns = tuple(f"features.{name}" for name in feature_names)
         self._answering = answering
         self._router = Router(model_name)
@@ -134,13 +142,13 @@ class InferenceFold:
         return tuple(found), counts
 
     def _scored(self, role: str, model: ActiveModel, matrix: Floats, failures: list[Failure]) -> Scored:
+        began = self._cpu_seconds()
         scored = model.scorer.score(matrix)
         health = self._health[model.registry_offset]
-        reason = health.add(scored)
+        reason = health.add(scored, self._cpu_seconds() - began)
         if reason:
             instead = self.previous if role == CHAMPION else None
-            detail = f"{health.bad} of {health.rows} rows had no score"
-            failures.append(Failure(role, model, instead, reason, detail))
+            failures.append(Failure(role, model, instead, reason, health.told(reason)))
         return scored
 
     def _take_out(self, failure: Failure) -> None:
@@ -158,6 +166,6 @@ class InferenceFold:
         """Swap; a model that stays keeps its record, one that comes begins with a clean one."""
         self.lineup = lineup
         self._health = {
-            model.registry_offset: self._health.get(model.registry_offset, Health())
+            model.registry_offset: self._health.get(model.registry_offset) or Health.of(model)
             for model in lineup.models
         }

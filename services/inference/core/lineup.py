@@ -1,6 +1,6 @@
 """The models that answer, by role; what a model has spoiled of late."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from services.inference.core.registry import Claim
 from services.inference.core.scoring import FEATURES_NONFINITE, MODEL_NONFINITE, Scored, Scorer
@@ -9,6 +9,12 @@ from shared.models.announcement import Announcement
 # A model that spoils more than 0.1 % of a window of this many rows is taken out.
 HEALTH_ROWS = 10_000
 HEALTH_BAD = 10
+# So is one that takes ten times what its manifest says, over at least as many rows. A call may cost a millisecond
+# whatever is in it, so that single rows are not held against a model.
+LATENCY_ROWS = 1_000
+LATENCY_FACTOR = 10.0
+CALL_SECONDS = 0.001
+MODEL_LATENCY = "model.latency"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +75,43 @@ class Failure:
 
 @dataclass(slots=True)
 class Health:
-    """How many rows a model has answered in the current window, and how many it spoiled."""
+    """What a model has answered in the current window, spoiled, and taken of the processor."""
 
+    row_seconds: float
+    """Seconds a row, as the manifest says."""
     rows: int = 0
     bad: int = 0
-    failed: bool = field(default=False)
+    calls: int = 0
+    seconds: float = 0.0
+    failed: bool = False
 
-    def add(self, scored: Scored) -> str:
-        """Count one batch; the reason when the model has just become unfit, else an empty text."""
+    @staticmethod
+    def of(model: ActiveModel) -> "Health":
+        """A clean record."""
+        return Health(model.scorer.model.manifest.budget.row_seconds)
+
+    def add(self, scored: Scored, seconds: float) -> str:
+        """Count one call; the reason when the model has just become unfit, else an empty text."""
         if self.rows >= HEALTH_ROWS:
-            self.rows = self.bad = 0
+            self.rows = self.bad = self.calls = 0
+            self.seconds = 0.0
         self.rows += len(scored.bad)
         self.bad += sum(each.reason != FEATURES_NONFINITE for each in scored.rows)
-        if self.failed or self.bad * HEALTH_ROWS <= HEALTH_BAD * max(self.rows, HEALTH_ROWS):
-            return ""
-        self.failed = True
-        return MODEL_NONFINITE
+        self.calls += 1
+        self.seconds += seconds
+        reason = "" if self.failed else self._reason()
+        self.failed = self.failed or bool(reason)
+        return reason
+
+    def _reason(self) -> str:
+        if self.bad * HEALTH_ROWS > HEALTH_BAD * max(self.rows, HEALTH_ROWS):
+            return MODEL_NONFINITE
+        granted = LATENCY_FACTOR * self.row_seconds * self.rows + CALL_SECONDS * self.calls
+        return MODEL_LATENCY if self.rows >= LATENCY_ROWS and self.seconds > granted else ""
+
+    def told(self, reason: str) -> str:
+        """The same for people."""
+        if reason == MODEL_LATENCY:
+            said = f"its manifest says {self.row_seconds:.2g} s each"
+            return f"took {self.seconds:.2g} s for {self.rows} rows, {said}"
+        return f"{self.bad} of {self.rows} rows had no score"

@@ -1,6 +1,7 @@
 """Several models at once: who answers which row, what shadows add, and what becomes of those that fail."""
 
 import io
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,30 @@ def test_the_champion_before_is_let_go_where_memory_is_short() -> None:
     assert fold.previous is not None
     fold.obey(Lineup(_model(2), spare=False))
     assert fold.previous is None
+
+
+@pytest.mark.parametrize(("row_seconds", "slow"), [(2e-4, False), (4e-4, True)])
+def test_a_model_that_takes_ten_times_its_budget_is_taken_out(row_seconds: float, slow: bool) -> None:
+    budget = loaded().manifest.budget.row_seconds
+    assert 2e-4 < 10 * budget < 4e-4
+    now = itertools.count()  # two looks a call: one tick
+    fold = InferenceFold(NAMES, Answering(DECISIONS), "fraud", lambda: next(now) * row_seconds * 500)
+    fold.obey(Lineup(_model(1)))
+    fold.obey(Lineup(_model(2)))
+    assert not fold.step(_keyed(samples(500))).failures
+    failures = fold.step(_keyed(samples(500))).failures
+    assert [(f.reason, f.failed.announcement.version) for f in failures] == [("model.latency", 2)] * slow
+    assert fold.lineup.champion is not None
+    assert fold.lineup.champion.announcement.version == (1 if slow else 2)
+
+
+def test_single_rows_may_each_cost_a_call() -> None:
+    now = itertools.count()
+    fold = InferenceFold(NAMES, Answering(DECISIONS), "fraud", lambda: next(now) * 0.0009)
+    fold.obey(Lineup(_model(1)))
+    fold.obey(Lineup(_model(2)))
+    batch = _keyed(samples(1))
+    assert not any(fold.step(batch).failures for _ in range(1_200))
 
 
 def test_of_several_classes_each_has_its_probability() -> None:
