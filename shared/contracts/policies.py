@@ -86,7 +86,9 @@ class DriftPolicy(Table):
         100_000, ge=1_000, description="events between two false alarms", examples=[100000]
     )
     reference: int = Field(1_000, ge=100, description="outcomes that say what is usual", examples=[1000])
-    profile_rows: int = Field(1_000, ge=100, description="vectors in one profile", examples=[1000])
+    profile_rows: int = Field(
+        1_000, ge=100, le=1_000_000, description="vectors in one profile", examples=[1000]
+    )
 
 
 class RetrainPolicy(Table):
