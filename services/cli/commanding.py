@@ -37,7 +37,7 @@ HELP = {
 }
 
 
-def register(group: typer.Typer) -> None:
+def add_to(group: typer.Typer) -> None:
     """Add the commands to `models`."""
     for kind, text in HELP.items():
         command = _global(kind) if kind in ("freeze", "unfreeze") else _on_version(kind)

@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
     group.command("train")(_train)
     group.command("list")(_list)
     group.command("verify")(_verify)
-    commanding.register(group)
+    commanding.add_to(group)
     app.add_typer(group, name="models")
 
 
