@@ -173,7 +173,7 @@ class Replay:
         Raises:
             Retry: the broker did not take a record; the replay is closed, or its lease ends it.
         """
-        started = self._settled_at = time.monotonic()
+        started = time.monotonic()
         self._offsets = self._ends()
         with self._announced():
             if self._steps is None:
@@ -248,6 +248,7 @@ class Replay:
 
     def _send_range(self, begin: int, end: int, schedule: Callable[[float], int], started: float) -> None:
         sent = begin
+        self._settled_at = time.monotonic()
         while sent < end:
             until = min(schedule(time.monotonic() - started), sent + CHUNK, end)
             if until > sent and len(self._open) < AHEAD:

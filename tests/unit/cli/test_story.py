@@ -35,7 +35,8 @@ def ledger(outcome: Any) -> Ledger:
     numbers = np.arange(EVENTS - DELAY)
     columns = ((numbers + DELAY) * 10, numbers % 2, numbers // 2, np.asarray(outcome)[: EVENTS - DELAY])
     rows: list[Any] = [np.asarray(column, np.int64) for column in columns]
-    return Ledger(*rows, np.ones(EVENTS - DELAY, np.bool_))
+    rows.append(np.ones(EVENTS - DELAY, np.bool_))
+    return Ledger(*rows)
 
 
 def telling(predicted: Any, outcome: Any, classes: int = 2, window: int = 100, **more: Any) -> Telling:
