@@ -12,7 +12,7 @@ ARGS ?=
 RAW ?=
 TRUTH ?=
 
-.PHONY: demo test lint truth bench bench-gpu constraints clean
+.PHONY: demo test lint truth loop-elec2 bench bench-gpu constraints clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)
@@ -29,6 +29,9 @@ lint: $(READY)
 
 truth: $(READY)
 	@$(BIN)/millrace truth $(if $(RAW),--raw $(RAW)) $(if $(TRUTH),--truth $(TRUTH)) $(ARGS)
+
+loop-elec2: $(READY)
+	@$(BIN)/millrace loop elec2 $(ARGS)
 
 bench: $(READY)
 	@$(BIN)/millrace bench $(ARGS)

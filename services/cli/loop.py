@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
     """Add the group `loop`."""
     group = typer.Typer(no_args_is_help=True, help="What the loop did, measured in events.")
     group.command("report")(report)
+    group.command("elec2")(elec2)
     app.add_typer(group, name="loop")
 
 
@@ -52,6 +53,40 @@ def report(
 
         draw(story, plot)
     typer.echo(json.dumps(story_json(story)) if as_json else "\n".join(lines(story)))
+
+
+def elec2(
+    file: Annotated[
+        Path | None, typer.Argument(help="The file of half hours; ../shared/data/elec2.csv.gz by default.")
+    ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="The file's columns alone, no means over a day.")
+    ] = False,
+    step: Annotated[int, typer.Option(help="Events a step.", min=1)] = 500,
+    limit: Annotated[int | None, typer.Option(help="At most so many rows.", min=300)] = None,
+    out: Annotated[Path, typer.Option(help="Write the result there.")] = Path("loop-elec2.json"),
+    plot: Plot = None,
+    as_json: Json = False,
+) -> None:
+    """Elec2 with outcomes 48 events late, from a cold start, with the loop and without; 1 below the floor."""
+    from services.cli.loop_elec2 import FILE, outcome_json, outcome_lines, run_both
+    from services.cli.platform import running_platform
+    from shared.errors import Refused
+
+    source = file or FILE
+    if not source.is_file():
+        raise Refused(f"there is no file {source}; name yours: millrace loop elec2 FILE")
+    with running_platform():
+        outcome = run_both(source, not raw, step, limit, lambda text: typer.echo(text, err=True))
+    told = outcome_json(outcome)
+    out.write_text(json.dumps(told, indent=2) + "\n")
+    if plot is not None:
+        from services.cli.drawing import draw
+
+        draw(outcome.on, plot)
+    typer.echo(json.dumps(told) if as_json else "\n".join(outcome_lines(outcome)))
+    if limit is None and not outcome.holds:
+        raise typer.Exit(1)
 
 
 def place(chronicle: "Chronicle", given: str | None) -> int | None:
