@@ -47,6 +47,7 @@ def build(
         DriftGroup(kafka, f"millrace.{pipeline.name}.drift", labeled) if watched else None,
         lambda sequence: retraining.offset_of(sequence),
         settings.drift_wait_s,
+        settings.verdict_wait_s,
         bench.leaving.is_set,
     )
     place = Place(kept, url, board_of(pipeline.name) if settings.tensorboard else None)
@@ -62,6 +63,8 @@ def build(
         bench,
         RetrainerMetrics.on(start.metrics),
         ledger.topics()[labeled][0],
+        outlook.raised,
+        settings.drift_wait_s,
     )
 
     @control.on(labeled)

@@ -1,7 +1,7 @@
 """labeled.v1 read by sequence, outside of any group: datasets, rebuilds and positions."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -73,6 +73,7 @@ class KafkaLedger:
     pipeline: Pipeline
     table: Table
     schema_ids: Mapping[str, int]
+    _known: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     @staticmethod
     def of(kafka: KafkaSettings, pipeline: Pipeline, schema_ids: Mapping[str, int]) -> "KafkaLedger":
@@ -89,6 +90,8 @@ class KafkaLedger:
 
     def topics(self) -> dict[str, tuple[str, int]]:
         """Topic id and schema id by name; Retry where the broker does not say."""
+        if self._known:
+            return dict(self._known)
         names = [topic.of(self.pipeline.name) for topic in (LABELED, *LINEAGE)]
         admin = AdminClient(client_config(self.kafka))
         try:
@@ -96,7 +99,8 @@ class KafkaLedger:
             ids = {name: str(future.result().topic_id) for name, future in described.items()}
         except KafkaException as error:
             raise Retry(f"the broker did not describe the pipeline's topics: {error.args[0]}") from error
-        return {name: (ids[name], self.schema_ids[name]) for name in names}
+        self._known.update({name: (ids[name], self.schema_ids[name]) for name in names})
+        return dict(self._known)
 
     def begin(self) -> int:
         """The first offset kept."""

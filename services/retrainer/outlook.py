@@ -51,15 +51,19 @@ class KafkaOutlook:
     offset_of: Callable[[int], int]
     """The offset of labeled.v1 at which a sequence is known to stand, -1 where it is not known."""
     wait_s: float
+    verdict_s: float
     leaving: Callable[[], bool]
 
-    def champion(self) -> dict[str, JsonValue]:
-        """The newest record of this model with state champion."""
-        found = [
-            each
-            for each in self.models.read()
-            if each.announcement.name == self.model and each.announcement.state == CHAMPION
-        ]
+    def champion(self, after: str) -> dict[str, JsonValue]:
+        """The newest record of this model with state champion, once what was proposed last is on models.v1."""
+        deadline = time.monotonic() + self.verdict_s
+        while True:
+            announced = [each for each in self.models.read() if each.announcement.name == self.model]
+            decided = not after or any(each.announcement.digest == after for each in announced)
+            if decided or time.monotonic() >= deadline or self.leaving():
+                break
+            time.sleep(TURN_S)
+        found = [each for each in announced if each.announcement.state == CHAMPION]
         if not found:
             return {}
         newest = found[-1]
@@ -73,9 +77,13 @@ class KafkaOutlook:
 
     def since(self, sequence: int) -> int:
         """The newest alarm that triggers, raised up to `sequence`, once the drift service has come that far."""
-        self._wait_for_drift(sequence)
-        found = [record for record in self._alarms() if record["triggers"] and record["sequence"] <= sequence]
+        found = self.raised(sequence)
         return max(found, key=lambda record: int(record["sequence"]))["since_sequence"] if found else -1
+
+    def raised(self, sequence: int) -> list[Record]:
+        """The alarms that trigger, raised up to `sequence`, in their order."""
+        self._wait_for_drift(sequence)
+        return [record for record in self._alarms() if record["triggers"] and record["sequence"] <= sequence]
 
     def _alarms(self) -> list[Record]:
         return [

@@ -52,12 +52,20 @@ class Past:
 class Journal(Protocol):
     """Where runs are written down."""
 
+    def refresh(self) -> None:
+        """Take note of what has been written since the last time."""
+        ...
+
     def past(self, run: str) -> Past:
-        """What is known of a run, as of now."""
+        """What is known of a run."""
         ...
 
     def triggers(self) -> Sequence[Trigger]:
         """Every trigger that was taken up and not skipped as quiet, oldest first."""
+        ...
+
+    def proposed(self) -> str:
+        """The digest of the newest proposal; empty before the first."""
         ...
 
     def write(self, step: Step) -> None:
@@ -71,12 +79,18 @@ class Book:
     def __init__(self) -> None:
         self._runs: dict[str, Past] = {}
         self._triggers: dict[str, Trigger] = {}
+        self._proposed = ""
 
     def add(self, step: Step) -> None:
-        """Take note of a step."""
-        self._runs.setdefault(step.run, Past()).steps.append(step)
+        """Take note of a step, once."""
+        steps = self._runs.setdefault(step.run, Past()).steps
+        if step in steps:
+            return
+        steps.append(step)
         if step.step == "trigger":
             self._triggers.setdefault(step.run, Trigger.from_json(step.detail["trigger"]))
+        elif step.step == "propose":
+            self._proposed = str(step.detail["digest"])
 
     def past(self, run: str) -> Past:
         """What is known of a run."""
@@ -86,24 +100,18 @@ class Book:
         """In the order in which they were taken up."""
         return list(self._triggers.values())
 
+    def proposed(self) -> str:
+        """What was proposed last."""
+        return self._proposed
 
-class KafkaJournal:
-    """runs.v1 of one pipeline; what others wrote since the last look is read before each answer."""
+
+class KafkaJournal(Book):
+    """runs.v1 of one pipeline. One service at a time writes it; `refresh` reads what the one before wrote."""
 
     def __init__(self, kafka: KafkaSettings, records: Records, publisher: Publisher) -> None:
+        super().__init__()
         self._kafka, self._records, self._publisher = kafka, records, publisher
-        self._book = Book()
         self._next = 0
-
-    def past(self, run: str) -> Past:
-        """What is known of a run, as of now."""
-        self._read()
-        return self._book.past(run)
-
-    def triggers(self) -> Sequence[Trigger]:
-        """Every trigger, as of now."""
-        self._read()
-        return self._book.triggers()
 
     def write(self, step: Step) -> None:
         """Publish and wait for the broker."""
@@ -117,11 +125,13 @@ class KafkaJournal:
             "at": time.time_ns() // 1_000_000,
         }
         self._publisher.write_now([self._records.out([(step.run, record)])])
+        self.add(step)
 
-    def _read(self) -> None:
+    def refresh(self) -> None:
+        """Read on."""
         for polled in read_topic(self._kafka, self._records.topic, {0: self._next}):
             for record in self._records.read(polled):
-                self._book.add(step_of(record))
+                self.add(step_of(record))
             self._next = int(polled.offsets[-1]) + 1
 
 

@@ -1,13 +1,16 @@
 """The service: three topics whose records raise triggers, and one run at a time.
 
-A record is acknowledged when the run that it set off has ended; a run asked for by several topics at once waits
-its turn. Triggers are numbered by the ledger, so it does not matter which one's turn comes first.
+A record is acknowledged when the run that it set off has ended. Runs are taken up in the order of the ledger: a
+row's run begins when the drift service is done with that row and every alarm up to it has had its run, an alarm's
+run when the ledger has been folded up to the alarm. So the order of proposals, too, does not depend on which topic
+is read faster.
 """
 
 import asyncio
 import contextlib
 import json
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +32,8 @@ from shared.runtime.tables import Table
 WATCH_KEY = "0" * 64
 """Under which step key the fold over the ledger is kept: it is no step's."""
 GAP_ROWS = 50_000
+TURN_S = 0.05
+SAVE_S = 1.0
 
 
 @dataclass(slots=True)
@@ -67,12 +72,16 @@ class Retraining:
         bench: Bench,
         metrics: RetrainerMetrics,
         topic_id: str,
+        raised: Callable[[int], Sequence[Record]],
+        wait_s: float,
     ) -> None:
         self._pipeline, self._policy = pipeline, policy
         self._runner, self._journal, self._ledger = runner, journal, ledger
         self._kept, self._bench, self._metrics, self._topic_id = kept, bench, metrics, topic_id
+        self._raised, self._wait_s = raised, wait_s
         self._turn = asyncio.Lock()
         self._offsets: dict[int, int] = {}
+        self._saved = 0.0
         self.position = Position.load(kept, topic_id)
 
     def offset_of(self, sequence: int) -> int:
@@ -89,25 +98,48 @@ class Retraining:
         places = dict(zip(rows.sequences.tolist(), polled.offsets.tolist(), strict=True))
         for trigger in raised:
             self._offsets = {trigger.sequence: places[trigger.sequence]}
-            await self._run(trigger)
+            await self._in_order(trigger)
         self.position = Position(state, int(polled.offsets[-1]) + 1)
         self._metrics.sequence.set(state.sequence)
         self._metrics.outcomes.set(state.outcomes)
-        if raised or polled.offsets.size >= 1_000:
+        if raised or time.monotonic() > self._saved + SAVE_S:
             await asyncio.to_thread(self.position.save, self._kept, self._topic_id)
+            self._saved = time.monotonic()
 
     async def alarmed(self, alarms: Records, polled: Polled) -> None:
-        """An alarm that triggers, unless it is undeclared or comes close behind another."""
+        """An alarm that triggers, once the ledger has been folded up to it."""
         for alarm in alarms.read(polled):
-            if not alarm["triggers"]:
-                continue
-            trigger = trigger_of_alarm(alarm)
-            before = await asyncio.to_thread(self._journal.triggers)
-            verdict = drift_trigger(self._policy, self._pipeline.policy.drift.quiet, trigger, before)
-            if isinstance(verdict, Trigger):
-                await self._run(verdict)
-            else:
-                await asyncio.to_thread(self._runner.skip, trigger, verdict)
+            if alarm["triggers"]:
+                await self._folded(alarm["sequence"])
+                await self._alarm(alarm)
+
+    async def _folded(self, sequence: int) -> None:
+        """Wait until the fold has come to `sequence`; not for ever, its rows may have been acknowledged before."""
+        deadline = time.monotonic() + self._wait_s
+        while self.position.watch.sequence < sequence and (
+            self._turn.locked() or time.monotonic() < deadline
+        ):
+            await asyncio.sleep(TURN_S)
+
+    async def _in_order(self, trigger: Trigger) -> None:
+        """The run of a row of the ledger, behind those of the alarms up to it."""
+        alarms = await asyncio.to_thread(self._raised, trigger.sequence)
+        await asyncio.to_thread(self._journal.refresh)
+        for alarm in alarms:
+            if self._journal.past(alarm["id"]).ended is None:
+                await self._alarm(alarm)
+        await self._run(trigger)
+
+    async def _alarm(self, alarm: Record) -> None:
+        """The alarm's run, unless it is undeclared or comes close behind another."""
+        trigger = trigger_of_alarm(alarm)
+        await asyncio.to_thread(self._journal.refresh)
+        before = self._journal.triggers()
+        verdict = drift_trigger(self._policy, self._pipeline.policy.drift.quiet, trigger, before)
+        if isinstance(verdict, Trigger):
+            await self._run(verdict)
+        else:
+            await asyncio.to_thread(self._runner.skip, trigger, verdict)
 
     async def commanded(self, commands: Records, polled: Polled) -> None:
         """A `train` command for this model."""
@@ -123,7 +155,7 @@ class Retraining:
             slab = await asyncio.to_thread(self._ledger.read, self.position.following, begin, last)
             state, raised = watch(self._policy, self.position.watch, outcomes(slab.batch))
             for trigger in raised:
-                await self._run(trigger)
+                await self._in_order(trigger)
             self.position = Position(state, slab.following)
 
     async def _run(self, trigger: Trigger) -> None:

@@ -25,3 +25,5 @@ class RetrainerSettings(BaseSettings):
     """Whether event files are written, below `$MILLRACE_HOME/tensorboard/<pipeline>`."""
     drift_wait_s: float = Field(30.0, ge=0.0)
     """How long a run waits for the drift service to have come to the run's sequence; then it goes on without."""
+    verdict_wait_s: float = Field(5.0, ge=0.0)
+    """How long a run waits for the controller's word on the proposal before it, so as to compare with who won."""

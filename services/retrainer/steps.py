@@ -21,7 +21,7 @@ from services.retrainer.core.ledger import learnable, wanted_rows
 from services.retrainer.core.segments import ledger_rows, unseal
 from services.retrainer.core.statistics import anomalies
 from services.retrainer.core.steps import run_slug, step_key
-from services.retrainer.core.triggers import Trigger, resolved
+from services.retrainer.core.triggers import END, Trigger, resolved
 from services.retrainer.datasets import Recipe, build, sealed
 from services.retrainer.kept import Kept
 from services.retrainer.ledger import Ledger
@@ -39,8 +39,12 @@ LEAST_JUDGED = 30
 class Outlook(Protocol):
     """What a run asks of the rest of the loop."""
 
-    def champion(self) -> dict[str, JsonValue]:
-        """The champion as models.v1 has it: digest, version, sequence, offset; empty where there is none."""
+    def champion(self, after: str) -> dict[str, JsonValue]:
+        """The champion as models.v1 has it: digest, version, sequence, offset; empty where there is none.
+
+        `after` is what was proposed last (empty for nothing): the controller is given a moment to decide on it,
+        since evidence against a champion of before is worth nothing.
+        """
         ...
 
     def since(self, sequence: int) -> int:
@@ -87,6 +91,7 @@ class Runner:
             Retry: the broker or the store is away; the same call goes on later.
             Stopped: the service leaves.
         """
+        self._journal.refresh()
         past = self._journal.past(trigger.id)
         if past.ended is not None:
             return past.ended
@@ -112,7 +117,7 @@ class Runner:
 
     def _begin(self, trigger: Trigger) -> Step:
         """Fix what the run learns from: a kill later finds it written."""
-        end = self._ledger.end()
+        end = self._ledger.end() if trigger.sequence == END else trigger.sequence
         whole = resolved(trigger, end, -1)
         if whole.since < 0:
             whole = resolved(whole, end, self._outlook.since(whole.sequence))
@@ -141,7 +146,7 @@ class _Run:
         dataset = self._dataset()
         self._statistics(dataset)
         candidate = self._train(dataset)
-        champion = self._r._outlook.champion()
+        champion = self._r._outlook.champion(self._r._journal.proposed())
         verdict = self._evaluate(dataset, candidate, champion)
         packaged = self._package(dataset, candidate, verdict)
         self._propose(dataset, candidate, champion, verdict, packaged)

@@ -195,6 +195,9 @@ class MemoryJournal(Book):
         self.steps: list[Step] = []
         self.fuse = fuse
 
+    def refresh(self) -> None:
+        """Nobody else writes."""
+
     def write(self, step: Step) -> None:
         self.fuse.spark()
         self.steps.append(step)
@@ -229,8 +232,10 @@ class Outlook:
 
     def __init__(self, champion: dict[str, Any]) -> None:
         self._champion = champion
+        self.asked: list[str] = []
 
-    def champion(self) -> dict[str, Any]:
+    def champion(self, after: str) -> dict[str, Any]:
+        self.asked.append(after)
         return dict(self._champion)
 
     def since(self, sequence: int) -> int:  # noqa: ARG002

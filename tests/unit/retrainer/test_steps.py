@@ -169,6 +169,7 @@ def test_the_champion_is_judged_on_rows_that_it_did_not_learn_from(loop: Loop) -
     evidence = unpack(second.evidence)
     assert evidence.sequences[0] == 240 > until
     assert second.parameters["unseen"] is True
+    assert loop.outlook.asked == ["", first.digest]
     assert not (evidence.champion == 0.5).any()
 
 
