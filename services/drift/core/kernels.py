@@ -40,23 +40,38 @@ def log_likelihood(errors: float, rows: float) -> float:
 
 
 @kernel
-def worst_window(ring: Ints, rows: int, windows: Ints) -> tuple[float, int]:
-    """The largest generalised likelihood ratio that the newest `m` rows err more than all before, and that m."""
+def ratio(ring: Ints, rows: int, m: int) -> float:
+    """The generalised likelihood ratio, in nats, that the newest `m` rows err more than all before; 0 if less."""
     size = ring.shape[0]
-    total = ring[rows % size]
-    best, best_window = 0.0, 0
+    total, earlier, before = ring[rows % size], ring[(rows - m) % size], rows - m
+    after = total - earlier
+    if after * before <= earlier * m:
+        return 0.0
+    parts = log_likelihood(after, m) + log_likelihood(earlier, before)
+    return parts - log_likelihood(total, rows)
+
+
+@kernel
+def worst_window(ring: Ints, rows: int, windows: Ints) -> float:
+    """The largest `ratio` over these lengths of what comes after a change."""
+    size, best = ring.shape[0], 0.0
     for m in windows:
-        before = rows - m
-        if before < LEAST_BEFORE or m >= size:
+        if rows - m < LEAST_BEFORE or m >= size:
             break
-        earlier = ring[before % size]
-        after = total - earlier
-        if after < LEAST_ERRORS or after * before <= earlier * m:
-            continue
-        ratio = log_likelihood(after, m) + log_likelihood(earlier, before) - log_likelihood(total, rows)
-        if ratio > best:
-            best, best_window = ratio, m
-    return best, best_window
+        if ring[rows % size] - ring[(rows - m) % size] >= LEAST_ERRORS:
+            best = max(best, ratio(ring, rows, m))
+    return best
+
+
+@kernel
+def rows_since(ring: Ints, rows: int) -> int:
+    """How many rows ago the change most likely began: the length of the largest ratio; 0 if errors never rose."""
+    best, length = 0.0, 0
+    for m in range(1, min(rows, ring.shape[0])):
+        found = ratio(ring, rows, m)
+        if found > best:
+            best, length = found, m
+    return length
 
 
 @kernel
@@ -71,8 +86,8 @@ def scan(
     windows: Ints,
     thresholds: Floats,
     statistics: Floats,
-) -> tuple[int, int, int]:
-    """Change-point scan of several error streams, each a part of the rows: (row, stream, window) or (-1, -1, 0).
+) -> tuple[int, int]:
+    """Change-point scan of several error streams, each a part of the rows: (row, stream) or (-1, -1).
 
     `members` int64[n, k]: the streams that a row belongs to, -1 for none. Per stream: `counts` rows so far,
     `rings` [RING] errors among its first i rows at i modulo RING, `marks` the sequences of those rows. A stream
@@ -90,18 +105,18 @@ def scan(
             counts[stream] = count + 1
         if errors[row] == 0:
             continue
-        worst, alarm, length = 1.0, -1, 0
+        worst, alarm = 1.0, -1
         for k in range(members.shape[1]):
             stream = members[row, k]
             if stream < 0:
                 continue
-            ratio, window = worst_window(rings[stream], counts[stream], windows)
-            statistics[stream] = max(statistics[stream], ratio)
-            if ratio / thresholds[stream] > worst:
-                worst, alarm, length = ratio / thresholds[stream], stream, window
+            found = worst_window(rings[stream], counts[stream], windows)
+            statistics[stream] = max(statistics[stream], found)
+            if found / thresholds[stream] > worst:
+                worst, alarm = found / thresholds[stream], stream
         if alarm >= 0:
-            return row, alarm, length
-    return -1, -1, 0
+            return row, alarm
+    return -1, -1
 
 
 @kernel

@@ -15,8 +15,8 @@ from services.drift.core.serving import Serving
 from services.drift.core.state import pack, unpack
 from shared.contracts.policies import DriftPolicy
 
-FAMILY_SHARES = {"performance": 0.5, "prediction": 0.25, "data": 0.25}
-"""How the budget of false alarms is spent, in equal parts a declared family; performance weighs twice."""
+FAMILY_SHARES = {"performance": 0.7, "prediction": 0.15, "data": 0.15}
+"""How the declared families share the false alarms: most to the one that sets off a retraining."""
 LEAST_PROBABILITY = 0.05
 """Log loss is clipped here and scaled to [0, 1]: one sure mistake must not outweigh a hundred rows."""
 

@@ -34,7 +34,7 @@ STATISTIC = {
     "hddm_a": kernels.HD_STATISTIC,
 }
 FOLDS = ("page_hinkley", "ddm", "hddm_a")
-SHARES = {"scan": 0.6, "adwin": 0.08, "page_hinkley": 0.08, "ddm": 0.08, "hddm_a": 0.08, "kswin": 0.08}
+SHARES = {"scan": 0.75, "adwin": 0.05, "page_hinkley": 0.05, "ddm": 0.05, "hddm_a": 0.05, "kswin": 0.05}
 """Who may spend how much of the family's false alarms: the most to the one that finds the most."""
 
 
@@ -83,12 +83,12 @@ class Performance:
     The scan compares each recent stretch with all before it: of all rows, of each predicted class, and of each
     third of confidence within a class, as a small change of the world is a large one where the model is unsure.
 
-    >>> from services.drift.core.calibration import SAFETY
-    >>> family = Performance(classes=2, quiet=500, rows_between=SAFETY * 1e5)
+    >>> family = Performance(classes=2, quiet=500, rows_between=1e6)
     >>> random = np.random.default_rng(7)
     >>> errors = (random.random(4000) < np.where(np.arange(4000) < 3000, 0.05, 0.2)).astype(np.uint8)
-    >>> rows = Judged(errors, errors * 1.0, np.full(4000, 0.9), errors * 0 + np.int64(1), np.arange(4000))
-    >>> [(found.detector, found.row, found.since_sequence) for found in family.step(rows)]
+    >>> ones = np.ones(4000)
+    >>> rows = Judged(errors, errors * ones, ones, ones.astype(np.int64), np.arange(4000))
+    >>> [(found.row, found.since_sequence) for found in family.step(rows)]
     []
     """
 
@@ -146,12 +146,11 @@ class Performance:
         silent = self._wait > 0 or self._n < CHUNK
         row, name = self._others(rows, silent)
         upto = rows if row < 0 else rows.take(slice(0, row + 1))
-        scanned, stream, window = self._scan(upto, silent)
+        scanned, stream = self._scan(upto, silent)
         if scanned >= 0:
-            return self._worse(rows, offset, scanned, "scan", stream, window)
+            return self._worse(rows, offset, scanned, "scan", stream)
         if row >= 0:
-            _, window = kernels.worst_window(self._rings[0], int(self._counts[0]), WINDOWS)
-            return self._worse(rows, offset, row, name, 0, window)
+            return self._worse(rows, offset, row, name, 0)
         self._n += len(rows)
         self._wait = max(0, self._wait - len(rows))
         self._look(rows)
@@ -186,8 +185,8 @@ class Performance:
             if row < 0 or not silent:
                 return row
 
-    def _scan(self, rows: Judged, silent: bool) -> tuple[int, int, int]:
-        """The scan over the rows: (row, stream, window) of an alarm, or (-1, ...)."""
+    def _scan(self, rows: Judged, silent: bool) -> tuple[int, int]:
+        """The scan over the rows: row and stream of an alarm, or -1."""
         limits = self._scan_limits
         if silent or "scan" not in self._detectors:
             limits = np.full(self._streams, np.inf)
@@ -250,13 +249,14 @@ class Performance:
                 self._edges[label] = np.quantile(own, np.arange(1, self._thirds) / self._thirds)
         self._first = np.zeros((2, 0))
 
-    def _worse(self, rows: Judged, offset: int, row: int, name: str, stream: int, window: int) -> Worse:
+    def _worse(self, rows: Judged, offset: int, row: int, name: str, stream: int) -> Worse:
         count = int(self._counts[stream])
         ring, marks = self._rings[stream], self._marks[stream]
-        total, earlier = int(ring[count % RING]), int(ring[(count - window) % RING])
-        since = int(marks[(count - window) % RING]) if window else int(rows.sequence[row])
+        length = kernels.rows_since(ring, count)
+        total, earlier = int(ring[count % RING]), int(ring[(count - length) % RING])
+        since = int(marks[(count - length) % RING]) if length else int(rows.sequence[row])
         statistic, limit = self._measured(name, stream)
-        before, after = (earlier, count - window), (total - earlier, window)
+        before, after = (earlier, count - length), (total - earlier, length)
         return Worse(row + offset, name, since, statistic, limit, before, after, self._part(stream))
 
     def _measured(self, name: str, stream: int) -> tuple[float, float]:
@@ -265,8 +265,8 @@ class Performance:
             return float(self._folds[name][STATISTIC[name]]), self._limits[name]
         if name == "kswin":
             return self._kswin.statistic, self._kswin.threshold
-        ratio, _ = kernels.worst_window(self._rings[stream], int(self._counts[stream]), WINDOWS)
-        return float(ratio), float(self._scan_limits[stream]) if name == "scan" else 0.0
+        ratio = kernels.worst_window(self._rings[stream], int(self._counts[stream]), WINDOWS)
+        return ratio, float(self._scan_limits[stream]) if name == "scan" else 0.0
 
     def _part(self, stream: int) -> str:
         if stream == 0:
