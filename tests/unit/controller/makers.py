@@ -30,7 +30,7 @@ def rules(
     promotion = PromotionPolicy.model_validate(
         {"approval": approval, "shadow_labels": shadow_labels, "canary_labels": canary_labels}
     )
-    asked = GatePolicy.model_validate({"bootstrap": 100, **gate})
+    asked = GatePolicy.model_validate({"bootstrap": 100, "min_rows": 100, **gate})
     return Rules(MODEL, FINGERPRINT, 2, asked, promotion, rollback)
 
 

@@ -18,7 +18,7 @@ METRICS = sorted(MEASURES)
 
 
 def policy(**changes: Any) -> GatePolicy:
-    return GatePolicy.model_validate({"bootstrap": 200, **changes})
+    return GatePolicy.model_validate({"bootstrap": 200, "min_rows": 100, **changes})
 
 
 def binary(rows: int, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
