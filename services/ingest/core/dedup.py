@@ -46,13 +46,26 @@ def _identify(
         out[row] = xxh64(data, starts[row], lengths[row], own)
 
 
-def identify(ids: Strings, sources: Strings | None = None) -> tuple[Hashes, Hashes]:
-    """128-bit identity of each row's (source, id), as two halves; no source is the same as an empty one."""
+@kernel
+def _distinguish(data: Bytes, starts: Ints, lengths: Ints, out: Hashes) -> None:
+    for row in range(starts.size):
+        out[row] = xxh64(data, starts[row], lengths[row], out[row])
+
+
+def identify(
+    ids: Strings, sources: Strings | None = None, contents: Strings | None = None
+) -> tuple[Hashes, Hashes]:
+    """128-bit identity of each row's (source, id), as two halves; no source is the same as an empty one.
+
+    With `contents` the identity is that of (source, id, content): rows of one id and other content are others.
+    """
     scopes = Strings.repeated(b"", len(ids)) if sources is None else sources
     halves = []
     for seed in _SEEDS:
         out = np.empty(len(ids), np.uint64)
         _identify(*ids.plain(), *scopes.plain(), np.uint64(seed), out)
+        if contents is not None:
+            _distinguish(*contents.plain(), out)
         halves.append(out)
     return halves[0], halves[1]
 

@@ -1,7 +1,8 @@
 """What has been let through: seen ids, where each source stands, and what was counted. A pure fold.
 
-Events and labels have namespaces of their own and each topic's rows are folded in offset order, so the state
-is a function of the two source partitions up to the released offsets, however the merge interleaved them.
+Events and labels have namespaces of their own: an event is known by its id, a label by its id and its content,
+so that only events contradict each other here. Each topic's rows are folded in offset order, so the state is a
+function of the two source partitions up to the released offsets, however the merge interleaved them.
 """
 
 import hashlib
@@ -61,7 +62,7 @@ class Counts:
 
 
 def fold(state: SourceState, chunk: Chunk) -> tuple[Passed, Verdicts]:
-    """Fold rows of one source in offset order; tells which are new and which contradict an earlier one."""
+    """Fold rows of one source in offset order; tells which are new and which events contradict an earlier one."""
     good = chunk.codes == OK
     order = chunk.order if good.all() else chunk.order[good]
     verdicts = state.seen.fold(chunk.good.first, chunk.good.second, chunk.good.payload, order)

@@ -38,6 +38,7 @@ from shared.codec.batch import Batch, Column, Ints, Mask, Strings
 from shared.codec.frame import SchemaIds, split_frames
 from shared.codec.hashing import partition_of, xxh64_strings
 from shared.codec.program import Program
+from shared.runtime.merge import LABEL
 from shared.runtime.polled import Polled
 
 
@@ -202,7 +203,8 @@ def _good(spec: Spec, rows: _Rows, named: Named | None) -> Good:
     ids, sources = rows.record[spec.id].strings, None
     if named is not None:
         ids, sources = name_rows(ids, named, rows.at.tolist())
-    first, second = identify(ids, sources)
+    # Of one event there may be several outcomes: which of them stands is decided behind the door.
+    first, second = identify(ids, sources, rows.datums if spec.kind == LABEL else None)
     return Good(_without_minus_zero(rows.record), first, second, xxh64_strings(rows.datums))
 
 

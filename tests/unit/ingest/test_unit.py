@@ -99,6 +99,28 @@ def test_the_same_id_with_other_content_is_a_conflict_and_the_first_wins() -> No
     assert (heard.reasons, heard.dead) == (["id.conflict"], [(EVENTS, 1)])
 
 
+def test_labels_of_one_id_pass_with_each_other_content_once() -> None:
+    made = unit()
+    said = [label(tx_fraud=outcome) for outcome in (0, 1, 0, 1)]
+    heard = feed(made, [event()], [*said, label(tx_fraud=1, tx_time=NOW - 1)])
+    assert [row["offset"] for row in heard.rows() if row["kind"] == "label"] == [0, 1, 4]
+    assert (heard.reasons, dict(made.counts.duplicates)) == ([], {"event": 0, "label": 2})
+    assert len(made.snapshot()["label|entries"]) == 3
+
+
+def test_a_label_is_forgotten_behind_the_horizon_whatever_came_between() -> None:
+    made = unit(fraud(dedup_horizon_ms=1_000))
+    given = ((5_000, 0), (5_500, 1), (6_000, 0), (6_001, 0), (6_500, 1))
+    rows = [label(stamp=stamp, tx_time=1, tx_fraud=outcome) for stamp, outcome in given]
+    assert [row["offset"] for row in feed(made, labels=rows).rows()] == [0, 1, 3]
+
+
+def test_labels_of_two_sources_or_two_message_ids_are_not_one() -> None:
+    rows = [label(headers=[("ce_source", source), ("ce_id", b"1")]) for source in (b"bank", b"shop", b"bank")]
+    heard = feed(unit(), labels=[*rows, label(headers=[("ce_source", b"bank"), ("ce_id", b"2")])])
+    assert [row["offset"] for row in heard.rows()] == [0, 1, 3]
+
+
 def test_a_conflict_behind_a_bad_row_names_its_own_offset() -> None:
     rows = [event(tx_amount=-1.0), event(tx_amount=1.0), event(tx_amount=2.0)]
     heard = feed(unit(), rows)
