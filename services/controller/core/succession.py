@@ -19,6 +19,8 @@ from shared.models.announcement import (
     VALIDATED,
 )
 
+LEAST_ROWS = 100
+"""A figure over fewer rows undoes nothing: by chance it is far off too often."""
 # A worker's refusals that speak of the announcement or of the order of things, not of the model.
 _OF_THE_ORDER = ("superseded", "version.")
 _NOT_THE_MODEL = (*_OF_THE_ORDER, "signature.", "announcement.", "tombstone.", "location.")
@@ -91,17 +93,17 @@ def watch(book: Book, score: Score, cause: Cause) -> None:
         reason = "rollback.errors"
     elif score.metric == "row_seconds" and limit is not None and score.value > limit:
         reason = "rollback.latency"
-    elif _is_worse(book, champion, score, rollback):
+    elif _is_worse(champion, score, rollback):
         reason = "rollback.quality"
     if reason:
         found = {"metric": score.metric, "value": score.value, "rows": score.rows, "total": score.total}
         give_up(book, champion, reason, cause, compared=found | {"baseline": champion.baseline})
 
 
-def _is_worse(book: Book, champion: Version, score: Score, rollback: RollbackPolicy) -> bool:
+def _is_worse(champion: Version, score: Score, rollback: RollbackPolicy) -> bool:
     if score.metric != rollback.metric or champion.baseline is None:
         return False
-    enough = score.rows >= min(book.rules.gate.min_rows, rollback.window_labels)
+    enough = score.rows >= min(LEAST_ROWS, rollback.window_labels)
     return enough and better_by(score.metric, score.value, champion.baseline) < -rollback.worse_by
 
 
