@@ -1,0 +1,174 @@
+"""The monitor's promises: a rise is found, good news is none, a promotion is none, and nothing divides by zero."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from services.drift.core.monitor import Monitor
+from services.drift.core.records import CORRECTION, LATE, MISSING, Alarm, LabeledRows
+from shared.contracts.policies import DriftPolicy
+from tests.unit.drift.streams import FEATURES, joined, profiles, rows
+
+
+def monitor(classes: int = 2, **policy: object) -> Monitor:
+    return Monitor(DriftPolicy.model_validate(policy), FEATURES, classes)
+
+
+def of(alarms: list[Alarm], family: str) -> list[Alarm]:
+    return [alarm for alarm in alarms if alarm.family == family]
+
+
+def test_a_rise_is_found_dated_and_explained() -> None:
+    (alarm,) = monitor().labeled(joined(rows(0.05, 3_000), rows(0.25, 500, 3_000)))
+    assert alarm.family == "performance"
+    assert alarm.subject == "error"
+    assert 3_000 < alarm.sequence < 3_200
+    assert abs(alarm.since_sequence - 3_000) < 40
+    assert alarm.order_time == alarm.sequence * 1_000
+    assert alarm.magnitude > alarm.threshold > 0
+    assert alarm.triggers
+    assert alarm.id == f"performance/{alarm.detector}/error/{alarm.sequence}"
+    record = alarm.record()
+    assert record["reference"].startswith('{"bins": ["right", "wrong"], "counts": [')
+    assert record["detail"].startswith("errors of version 1 rose from ")
+
+
+def test_falling_errors_are_good_news() -> None:
+    alarms = monitor(families=["performance"]).labeled(joined(rows(0.4, 3_000), rows(0.05, 3_000, 3_000)))
+    assert alarms == []
+
+
+def test_one_change_is_one_alarm() -> None:
+    """The new rate is what is usual from then on."""
+    alarms = monitor().labeled(joined(rows(0.05, 2_000), rows(0.4, 6_000, 2_000)))
+    assert len(of(alarms, "performance")) == 1
+
+
+def test_the_quiet_period_holds() -> None:
+    stream = joined(rows(0.02, 1_000), rows(0.2, 400, 1_000), rows(0.9, 1_000, 1_400))
+    at = [a.sequence for a in monitor(quiet=800, families=["performance"]).labeled(stream)]
+    assert len(at) == 2
+    assert at[1] - at[0] > 800
+
+
+def test_a_promotion_is_no_alarm() -> None:
+    """The next version errs more, which is for the gate to judge: it is its own reference."""
+    stream = joined(rows(0.05, 2_000), rows(0.3, 2_000, 2_000, version=2))
+    assert monitor().labeled(stream) == []
+
+
+def test_late_outcomes_of_the_last_version_are_passed_over() -> None:
+    fresh, stale = rows(0.05, 3_000, version=2), rows(0.9, 3_000, version=1)
+    old = np.arange(3_000) % 3 == 1
+    mixed = LabeledRows(
+        *(
+            np.where(old if a.ndim == 1 else old[:, None], b, a)
+            for a, b in (
+                (getattr(fresh, name), getattr(stale, name))
+                for name in (
+                    "sequence",
+                    "order_time",
+                    "label_class",
+                    "predicted_class",
+                    "score",
+                    "features",
+                    "model_version",
+                )
+            )
+        )
+    )
+    assert monitor().labeled(mixed) == []
+
+
+@pytest.mark.parametrize("kind", [LATE, CORRECTION])
+def test_a_revised_outcome_is_not_counted_again(kind: int) -> None:
+    bad = rows(1.0, 1_000, 2_000)
+    watched = monitor()
+    watched.labeled(rows(0.05, 2_000))
+    assert watched.labeled(replace(bad, kind=np.full(1_000, kind))) == []
+    assert watched.labeled(replace(bad, kind=np.full(1_000, MISSING))) != []
+
+
+def test_a_canary_is_passed_over() -> None:
+    watched = monitor()
+    watched.labeled(rows(0.05, 2_000))
+    canary = replace(rows(1.0, 1_000, 2_000, version=2), champion=np.zeros(1_000, np.bool_))
+    assert watched.labeled(canary) == []
+    assert watched.labeled(rows(0.05, 1_000, 3_000)) == []
+
+
+def constant(count: int, label: int, score: float, feature: float) -> LabeledRows:
+    sequence = np.arange(count)
+    return LabeledRows(
+        sequence,
+        sequence,
+        np.full(count, label),
+        np.full(count, int(score >= 0.5)),
+        np.full(count, score),
+        np.full((count, 3), feature),
+        np.ones(count, np.int64),
+    )
+
+
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("score", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("feature", [0.0, 7.5, np.nan, np.inf, -np.inf, 1e308])
+def test_a_constant_stream_raises_nothing(label: int, score: float, feature: float) -> None:
+    watched = monitor()
+    stream = constant(5_000, label, score, feature)
+    assert watched.labeled(stream) == []
+    assert [a for row in profiles(stream.features) for a in watched.profile(row)] == []
+
+
+@pytest.mark.parametrize("classes", [3, 12])
+def test_a_single_class_of_many_raises_nothing(classes: int) -> None:
+    stream = constant(4_000, 1, 0.9, 0.0)
+    chances = np.zeros((4_000, classes))
+    chances[:, 1] = 1.0
+    assert monitor(classes).labeled(replace(stream, probabilities=chances)) == []
+
+
+def test_values_that_are_no_number_are_not_an_alarm_storm() -> None:
+    stream = rows(0.1, 8_000)
+    stream.features[3_000:, 1] = np.nan
+    stream.features[4_000:, 2] = 1e300
+    stream.score[5_000:5_100] = np.nan
+    assert len(monitor().labeled(stream)) <= 3
+
+
+def test_a_class_outside_of_the_declared_ones_is_an_error_like_any() -> None:
+    stream = rows(0.05, 3_000)
+    stream.label_class[2_500:] = 9
+    stream.predicted_class[2_800:] = -1
+    assert len(of(monitor().labeled(stream), "performance")) == 1
+
+
+def test_no_rows_are_no_work() -> None:
+    assert monitor().labeled(rows(0.1, 0)) == []
+
+
+def test_only_declared_families_look_and_only_declared_ones_trigger() -> None:
+    stream = joined(rows(0.05, 3_000), rows(0.3, 2_000, 3_000, shift=2.0))
+    alone = monitor(families=["data"], triggers=["data"]).labeled(stream)
+    assert {(alarm.family, alarm.triggers) for alarm in alone} == {("data", True)}
+    assert not any(
+        alarm.triggers for alarm in monitor(triggers=["data"]).labeled(stream) if alarm.family != "data"
+    )
+
+
+def test_a_larger_budget_is_a_sooner_alarm() -> None:
+    stream = joined(rows(0.1, 2_000), rows(0.2, 1_500, 2_000))
+    often, rarely = (monitor(false_alarm_every=n).labeled(stream)[0].sequence for n in (2_000, 10_000_000))
+    assert often < rarely
+
+
+def test_bytes_of_something_else_are_refused() -> None:
+    with pytest.raises(ValueError, match="not a state of the drift monitor"):
+        monitor().restore(b"[]")
+
+
+def test_stationary_events_raise_nothing() -> None:
+    watched = monitor()
+    alarms = [a for at in range(0, 60_000, 5_000) for a in watched.labeled(rows(0.08, 5_000, at, seed=4))]
+    assert alarms == []
