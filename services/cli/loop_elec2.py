@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FILE = Path("../shared/data/elec2.csv.gz")
 FLOOR, GOAL = 0.780, 0.820
 STEP = 500
-FIRST_ROWS = 200
+FIRST_ROWS = 1_000
 """With the loop off the model that is trained on so many outcomes stays for ever."""
 _NUMBERS = ("nswprice", "nswdemand", "vicprice", "vicdemand", "transfer")
 _NEVER = 1_000_000_000
@@ -63,9 +63,8 @@ def declare(name: str, windows: bool, loop: bool) -> Path:
     text = text.replace('\ninterval = "30m"\n', '\ninterval = "30m"\nlabels_after = "1d"\n')
     if windows:
         text = text.replace("[model]\n", "".join(map(_mean, _NUMBERS)) + "[model]\n", 1)
-    terms = [f"min_rows = {FIRST_ROWS}"]
-    if not loop:
-        terms += ['on = ["labels"]', f"every_labels = {_NEVER}"]
+    alone = [f"min_rows = {FIRST_ROWS}", 'on = ["labels"]', f"every_labels = {_NEVER}"]
+    terms = [] if loop else alone
     path.write_text("\n".join([text.rstrip(), "", "[policy.retrain]", *terms, ""]))
     return folder
 

@@ -17,6 +17,7 @@ MODULES = (
     "run",
     "schemas",
     "init",
+    "datasets",
     "replay",
     "loop",
     "dlq",

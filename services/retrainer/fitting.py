@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.retrainer.challenger import Challenger, training_rows
-from services.retrainer.core.kinds.choose import candidates, tail_rows
+from services.retrainer.core.kinds.choose import candidates, tail_of
 from services.retrainer.core.kinds.rows import Candidate
 from services.retrainer.core.ledger import LearningRows, wanted_rows
 from shared.contracts.policies import RetrainPolicy
@@ -45,19 +45,21 @@ def fit(
     nothing can be learnt from them.
     """
     newest = rows.last(wanted_rows(policy.window_rows, policy.validation))
-    split = len(newest) - tail_rows(len(newest), policy.window_rows, policy.validation)
+    drift_since = since if since >= 0 else None
+    taught = training_rows(newest, challenger)
+    split = len(taught) - tail_of(taught, policy.window_rows, policy.validation, drift_since)
     learner = None
     if "online" in policy.kinds and split > 0:
-        begin = int(newest.sequences[split])
+        begin = int(taught.sequences[split])
         learner = challenger.before(begin)
         learner.learn(training_rows(rows.pick(np.flatnonzero(rows.sequences < begin)), challenger))
     found = candidates(
-        training_rows(newest, challenger),
+        taught,
         kinds=policy.kinds,
         windows=policy.windows,
         window_rows=policy.window_rows,
         validation=policy.validation,
-        drift_since=since if since >= 0 else None,
+        drift_since=drift_since,
         architecture=architecture,
         seed=policy.seed,
         threads=threads,

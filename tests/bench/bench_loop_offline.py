@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from services.retrainer.core.kinds.choose import candidates, tail_rows
+from services.retrainer.core.kinds.choose import candidates
 from services.retrainer.core.kinds.online import OnlineLearner
 from services.retrainer.core.kinds.rows import Candidate, Floats, Ints, TrainingRows
 from services.retrainer.core.metrics import losses
@@ -136,7 +136,7 @@ class Loop:
             return None
         self.seconds.append(time.perf_counter() - clock)
         best = found[0]
-        tail = slice(known - tail_rows(known, settings.window_rows, settings.validation), known)
+        tail = slice(known - len(best.outputs), known)
         gain = losses(self.truth[tail], champion.score(self.matrix[tail])) - losses(
             self.truth[tail], best.outputs
         )

@@ -98,7 +98,7 @@ class Kswin:
     >>> kswin = Kswin(threshold=11.0)
     >>> noise = np.random.default_rng(1).random(4000)
     >>> kswin.step(noise, 0), kswin.step(noise + 1, 0)
-    (-1, 249)
+    (-1, 189)
     """
 
     def __init__(self, threshold: float) -> None:

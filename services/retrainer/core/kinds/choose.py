@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from pydantic import JsonValue
 
 from services.retrainer.core.kinds.boosted import fit_trees
@@ -15,10 +16,32 @@ from shared.models.building import Features, Provenance, golden_rows
 from shared.models.manifest import Artefact, Linear, Mlp
 
 MIN_ROWS = 50
+# A tail of so many rows judges well enough, if so many of them are outside the most common class.
+JUDGING_ROWS = 500
+JUDGING_OTHERS = 100
+# Behind a drift at least so many rows teach, and so many judge.
+MIN_SIDE = 100
+
+
+def tail_of(rows: TrainingRows, window_rows: int, validation: float, drift_since: int | None = None) -> int:
+    """How many of the newest rows judge; those before them teach.
+
+    The share `validation` of what a window can hold, but no more than it takes to judge, since every row held
+    back makes a model older: JUDGING_ROWS with JUDGING_OTHERS among them that are not of the most common
+    class. Where a drift began at `drift_since`, two thirds of the rows since then teach, or else no window
+    could learn what came with it.
+    """
+    tail = tail_rows(len(rows), window_rows, validation)
+    others = np.cumsum((rows.classes != np.bincount(rows.classes, minlength=1).argmax())[::-1])
+    tail = min(tail, max(JUDGING_ROWS, int(np.searchsorted(others, JUDGING_OTHERS)) + 1))
+    since = 0 if drift_since is None else len(rows) - int(np.searchsorted(rows.sequences, drift_since))
+    if 2 * MIN_SIDE <= since < len(rows):
+        tail = min(tail, max(MIN_SIDE, since // 3))
+    return tail
 
 
 def tail_rows(rows: int, window_rows: int, validation: float) -> int:
-    """How many of the newest rows judge: the share `validation` of the rows that a window can hold."""
+    """At most so many rows judge: the share `validation` of the rows that a window can hold."""
     return max(1, int(min(rows, window_rows) * validation))
 
 
@@ -46,7 +69,7 @@ def candidates(
     rows.check()
     if len(rows) < MIN_ROWS:
         raise Refused(f"{len(rows)} labelled rows; training needs at least {MIN_ROWS}: wait for more labels")
-    split = len(rows) - tail_rows(len(rows), window_rows, validation)
+    split = len(rows) - tail_of(rows, window_rows, validation, drift_since)
     head, tail = rows.part(slice(None, split)), rows.part(slice(split, None))
     plan = Plan(architecture, seed, threads, device)
     found: list[Candidate] = []

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from services.inference.core.scoring import Scorer
-from services.retrainer.core.kinds.choose import candidates, tail_rows
+from services.retrainer.core.kinds.choose import candidates, tail_of, tail_rows
 from services.retrainer.core.kinds.online import OnlineLearner
 from services.retrainer.core.kinds.rows import Candidate, TrainingRows
 from services.retrainer.core.kinds.windows import window
@@ -140,6 +140,42 @@ def test_rows_that_cannot_teach_are_refused_with_a_next_step() -> None:
         tried(replace(data, sequences=data.sequences[::-1].copy()))
     with pytest.raises(ValueError, match="outside"):
         tried(replace(data, classes=data.classes + 1))
+
+
+@pytest.mark.parametrize(
+    ("count", "rare", "expected"),
+    [
+        (300, 0.5, 60),  # few rows: the share
+        (10_000, 0.5, 500),  # many: as many as it takes
+        (10_000, 0.1, 1_000),  # a rare class: until there are enough of it
+        (10_000, 0.01, 2_000),  # a very rare one: the share again
+    ],
+)
+def test_no_more_rows_judge_than_it_takes(count: int, rare: float, expected: int) -> None:
+    data = rows(10)
+    index = np.arange(count, dtype=np.int64)
+    many = replace(
+        data,
+        matrix=np.zeros((count, 3)),
+        classes=(index % round(1 / rare) == 0).astype(np.int64),
+        sequences=index,
+        event_times=index,
+    )
+    assert tail_of(many, 10_000, 0.2) == expected
+
+
+@pytest.mark.parametrize(("since", "expected"), [(250, 100), (450, 150), (150, 180), (900, 180)])
+def test_behind_a_drift_most_rows_teach(since: int, expected: int) -> None:
+    data = rows(900)
+    assert tail_of(data, 10_000, 0.2, int(data.sequences[900 - since])) == expected
+
+
+def test_soon_after_a_drift_a_model_of_the_rows_since_is_the_best() -> None:
+    data = turned(900, 600)
+    since = int(data.sequences[600])
+    found = tried(data, window_rows=900, drift_since=since)
+    assert found[0].window == "since_drift"
+    assert found[0].figures["accuracy"] > 0.8
 
 
 def test_another_metric_can_choose() -> None:
