@@ -1,5 +1,6 @@
 """The commands that a newcomer types, as processes against a real stack: demo and truth."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import polars as pl
+import psutil
 import pytest
 
 from services.cli.truth import RAW, TRUTH
@@ -16,19 +18,32 @@ from shared.settings import home
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
-def millrace(*arguments: str) -> subprocess.CompletedProcess[str]:
+def millrace(*arguments: str, at: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "services.cli.main", *arguments],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "MILLRACE_HOME": str(home())},
+        env={**os.environ, "MILLRACE_HOME": str(at or home())},
     )
 
 
-def test_demo_balances_its_books(stack: Endpoints) -> None:  # noqa: ARG001 - it must run
-    done = millrace("demo", "--customers", "200", "--rate", "500", "--seconds", "4", "--json")
+def living_in(folder: Path) -> list[str]:
+    """Command lines of the processes whose Millrace home is `folder`, or that name it."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            line = " ".join(process.cmdline())
+            if process.environ().get("MILLRACE_HOME") == str(folder) or str(folder) in line:
+                found.append(line)
+    return found
+
+
+def test_demo_on_an_empty_home_balances_its_books_and_leaves_nothing_running(tmp_path: Path) -> None:
+    empty = tmp_path / "home"
+    done = millrace("demo", "--customers", "200", "--rate", "500", "--seconds", "4", "--json", at=empty)
     assert done.returncode == 0, done.stderr
+    assert living_in(empty) == []
     summary = json.loads(done.stdout)
     assert summary["exactly_once"]
     assert summary["events"] == summary["predictions"] > 10_000
