@@ -5,30 +5,48 @@ import time
 import numpy as np
 
 from services.cli.journey import Journey
+from services.cli.models import spec_of
 from services.retrainer.core.announce import announce, next_numbers
-from services.retrainer.core.train import Dataset, Spec, train
+from services.retrainer.core.train import Dataset, train
 from services.retrainer.releases import ModelsTopic
+from shared.models.announcement import Announcement
 from shared.models.building import Features
-from shared.models.manifest import Mlp
+from shared.models.manifest import Artefact
 from shared.models.signing import KeyFolder
 from shared.settings import home
 from shared.store.artefacts import ArtefactStore
 
+ROWS = 400
 
-def announce_untrained(journey: Journey) -> None:
-    """Announce a model of the declared architecture fitted to noise: it costs what a real one costs."""
+
+def announce_untrained(journey: Journey, seed: int = 0) -> Announcement:
+    """Fit a model to noise, store and announce it; a second later the workers score with it.
+
+    The scores mean nothing but spread over (0, 1). The same seed gives the same digest. May be called before
+    the journey is entered, and again for a next version.
+    """
+    return announce_artefact(journey, untrained_model(journey, seed))
+
+
+def untrained_model(journey: Journey, seed: int = 0) -> Artefact:
+    """A model of the pipeline's declared architecture, fitted to random vectors."""
     pipeline = journey.pipeline
-    random = np.random.default_rng(0)
-    width = len(pipeline.feature_names)
-    data = Dataset(
-        features=Features(pipeline.feature_names, pipeline.feature_fingerprint),
-        matrix=random.normal(size=(2_000, width)),
-        labels=random.random(2_000) < 0.1,
-        manifest={"kind": "noise"},
-    )
-    artefact = train(data, Spec(Mlp(inputs=width, hidden=pipeline.model.hidden), epochs=1), seed=0)
-    ArtefactStore(journey.platform.artefacts_url).put(artefact)
-    topic = ModelsTopic(journey.platform.kafka, pipeline, journey.schema_ids)
+    names = pipeline.feature_names
+    random = np.random.default_rng(seed)
+    matrix = random.lognormal(1.0, 1.5, (ROWS, len(names)))
+    labels = np.log(matrix) @ random.normal(size=len(names)) > 0.5
+    features = Features(names, pipeline.feature_fingerprint)
+    data = Dataset(features, matrix, labels, {"rows": "random", "seed": seed})
+    return train(data, spec_of(pipeline), seed)
+
+
+def announce_artefact(journey: Journey, artefact: Artefact) -> Announcement:
+    """Store an artefact and announce it as the next version of the pipeline's model."""
+    pipeline, platform = journey.pipeline, journey.platform
+    ArtefactStore(platform.artefacts_url).put(artefact)
+    topic = ModelsTopic(platform.kafka, pipeline, journey.schema_ids)
     numbers = next_numbers(pipeline.model.name, (each.announcement for each in topic.read()))
     key = KeyFolder(home() / "keys").signer()
-    topic.write(announce(artefact, pipeline.model.name, numbers, key, time.time_ns() // 1_000_000))
+    said = announce(artefact, pipeline.model.name, numbers, key, time.time_ns() // 1_000_000)
+    topic.write(said)
+    return said

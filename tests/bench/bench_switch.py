@@ -37,7 +37,7 @@ from shared.runtime.tables import Table
 from shared.settings import home
 from shared.store.artefacts import ArtefactStore
 from shared.topics import AUDIT, PREDICTIONS, SHADOWS
-from tests.e2e.support import quick_model
+from services.cli.untrained import untrained_model
 
 CALM_S = 30.0
 ARTEFACTS = 10
@@ -144,7 +144,7 @@ def stored(journey: Journey, cold: bool) -> list[Artefact]:
     limits = Limits(memory_bytes=settings.model_memory_bytes, row_seconds=settings.model_row_seconds)
     made = []
     for seed in range(1, ARTEFACTS + 1):
-        artefact = quick_model(journey, seed=time.time_ns() % 2**31 if cold else seed)
+        artefact = untrained_model(journey, seed=time.time_ns() % 2**31 if cold else seed)
         ArtefactStore(journey.platform.artefacts_url).put(artefact)
         if not cold:
             probe(artefact, journey.pipeline.feature_fingerprint, limits, home() / "proofs")

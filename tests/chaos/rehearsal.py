@@ -13,6 +13,7 @@ from services.cli.checking import Floats, Once, exactly_once, matrix_of, texts
 from services.cli.journey import FULL_SPEED, Journey
 from services.cli.replaying import Pace
 from services.cli.script import write_script
+from services.cli.untrained import announce_untrained
 from services.cli.variants import write_variant
 from services.features.core.digest import vectors_digest
 from services.stack import embedded
@@ -24,7 +25,6 @@ from shared.kafka.reader import read_topic
 from shared.runtime.snapshots import SnapshotStore
 from shared.settings import home
 from shared.topics import ACCEPTED, stage_topic
-from tests.e2e.support import announce_quick_model
 
 FOREVER = 2**62
 WEEK_MS = 7 * 86_400_000
@@ -71,7 +71,7 @@ def rehearse(frame: pl.DataFrame, name: str, plan: Plan) -> Outcome:
     script = write_script(frame, journey.pipeline, WEEK_MS)
     sent = texts(script.events[journey.pipeline.event.id].strings)
     if plan.inference:
-        announce_quick_model(journey)
+        announce_untrained(journey)
     with (
         journey.replaying(script, plan.pace) as replay_ended,
         journey,

@@ -21,6 +21,7 @@ from confluent_kafka.admin._resource import ResourceType
 from services.cli.checking import exactly_once
 from services.cli.journey import Journey
 from services.cli.letters import read_letters
+from services.cli.untrained import announce_untrained
 from services.cli.variants import write_variant
 from services.stack.endpoints import Endpoints
 from shared.kafka.config import client_config
@@ -30,7 +31,6 @@ from shared.topics import EVENTS
 from tests.e2e.bad_records import CASES, YEAR_MS, home_of, records_of
 from tests.e2e.gate import Gate
 from tests.e2e.raw_produce import PLAIN, ZSTD, bomb, produce, record, record_batch
-from tests.e2e.support import announce_quick_model
 from tests.e2e.traffic import CUSTOMERS, Answers, Traffic, longest_gap_s, now_ms
 
 pytestmark = pytest.mark.e2e
@@ -66,7 +66,7 @@ def running(stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Itera
         through = urlunsplit(address._replace(netloc=f"127.0.0.1:{gate.port}"))
         journey = Journey(folder, environment={"MILLRACE_REGISTRY__URL": through})
         _let_any_timestamp_in(journey)
-        announce_quick_model(journey)
+        announce_untrained(journey)
         traffic = Traffic(journey)
         _lay_a_corrupt_batch(stack, journey, traffic)
         with journey, Answers(journey).watched() as answers:

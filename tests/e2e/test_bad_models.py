@@ -17,6 +17,7 @@ from schemas import platform_schema
 from services.cli.checking import exactly_once
 from services.cli.journey import Journey
 from services.cli.letters import read_letters
+from services.cli.untrained import announce_untrained, untrained_model
 from services.cli.variants import write_variant
 from services.retrainer.releases import ModelsTopic
 from services.stack.endpoints import Endpoints
@@ -28,7 +29,6 @@ from shared.settings import home
 from shared.store.artefacts import ArtefactStore
 from shared.topics import AUDIT
 from tests.e2e.bad_models import CASES, Forge, fails_on_large_numbers
-from tests.e2e.support import announce_quick_model, quick_model
 from tests.e2e.traffic import Answers, longest_gap_s, now_ms
 from tests.e2e.vectors import ROWS_A_TICK, Vectors
 
@@ -104,11 +104,11 @@ def serving(stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Itera
     folder = write_variant(DECLARED, tmp_path_factory.mktemp("schemas"), f"models-{uuid.uuid4().hex[:8]}")
     assert stack.home == home()
     journey = Journey(folder, only=["inference"])
-    first = announce_quick_model(journey)
+    first = announce_untrained(journey)
     trap = Trap()
     store_root = Path(journey.platform.artefacts_url)
     forge = Forge(
-        honest=quick_model(journey),
+        honest=untrained_model(journey),
         store=ArtefactStore(str(store_root)),
         root=store_root,
         key=KeyFolder(home() / "keys").signer(),

@@ -23,7 +23,7 @@ from shared.contracts.pipeline import Pipeline, find_pipeline
 from shared.models.building import Features
 from shared.models.manifest import Artefact
 from shared.topics import PREDICTIONS
-from tests.e2e.support import announce_artefact
+from services.cli.untrained import announce_artefact
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

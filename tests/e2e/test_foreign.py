@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from services.cli.journey import Journey
+from services.cli.untrained import announce_untrained
 from services.cli.variants import write_variant
 from services.stack.endpoints import Endpoints
 from shared.codec.hashing import partition_of
 from shared.contracts.pipeline import find_pipeline
 from shared.kafka.reader import read_topic
 from shared.topics import EVENTS, PREDICTIONS
-from tests.e2e.support import announce_quick_model
 
 pytestmark = pytest.mark.e2e
 
@@ -47,7 +47,7 @@ def test_a_foreign_client_is_answered_once(
 ) -> None:
     folder = write_variant(find_pipeline("fraud"), tmp_path, pipeline_name)
     journey = Journey(folder)
-    announce_quick_model(journey)
+    announce_untrained(journey)
     with journey:
         said = _converse(client, stack, pipeline_name)
     labels = said.pop("labels")

@@ -19,13 +19,13 @@ from services.cli.journey import Journey
 from services.cli.live import send_live
 from services.cli.payments import World, payments
 from services.cli.script import write_script
+from services.cli.untrained import announce_untrained
 from services.cli.variants import write_variant
 from services.stack.endpoints import Endpoints
 from services.stack.supervisor import Supervisor, plan, run_folder
 from shared.contracts.pipeline import find_pipeline
 from shared.settings import home
 from shared.topics import PREDICTIONS
-from tests.e2e.support import announce_quick_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -118,7 +118,7 @@ def test_services_installed_apart_answer_together(
 ) -> None:
     assert stack.bootstrap_servers
     journey = Journey(write_variant(find_pipeline("fraud"), tmp_path, pipeline_name))
-    announce_quick_model(journey)
+    announce_untrained(journey)
     events = write_script(payments(World(customers=50, terminals=100, days=2)), journey.pipeline, None).events
     entities = [entity.name for entity in journey.pipeline.entities]
     workers = [

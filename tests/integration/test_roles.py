@@ -30,7 +30,7 @@ from shared.models.signing import KeyFolder, sign
 from shared.settings import home
 from shared.store.artefacts import ArtefactStore
 from shared.topics import AUDIT, MODELS, PREDICTIONS, SHADOWS
-from tests.e2e.support import quick_model
+from services.cli.untrained import untrained_model
 from tests.e2e.test_bad_models import DECLARED
 from tests.e2e.traffic import now_ms
 from tests.e2e.vectors import Vectors
@@ -63,7 +63,7 @@ class Worker:
     def version(self, number: int, state: str, *, stored: bool = True, **more: Any) -> Announcement:
         """The next announcement: version `number` is always the same model."""
         pipeline = self.journey.pipeline
-        artefact = quick_model(self.journey, seed=number)
+        artefact = untrained_model(self.journey, seed=number)
         if stored:
             self._store.put(artefact)
         self.sequence += 1
