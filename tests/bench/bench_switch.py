@@ -24,6 +24,7 @@ from services.cli.journey import Journey, read_rows
 from services.cli.latency import LatencyProbe, percentiles
 from services.cli.letters import read_letters
 from services.cli.live import send_live
+from services.cli.untrained import untrained_model
 from services.inference.settings import InferenceSettings
 from services.retrainer.core.announce import announce, next_numbers
 from services.retrainer.releases import Announced, ModelsTopic
@@ -37,7 +38,6 @@ from shared.runtime.tables import Table
 from shared.settings import home
 from shared.store.artefacts import ArtefactStore
 from shared.topics import AUDIT, PREDICTIONS, SHADOWS
-from services.cli.untrained import untrained_model
 
 CALM_S = 30.0
 ARTEFACTS = 10

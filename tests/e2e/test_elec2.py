@@ -16,6 +16,7 @@ from river import linear_model, optim, preprocessing
 from schemas import platform_schema
 from services.cli.journey import Journey
 from services.cli.script import read_rows, write_script
+from services.cli.untrained import announce_artefact
 from services.cli.variants import write_variant
 from services.retrainer.core.from_river import from_river
 from services.stack.endpoints import Endpoints
@@ -23,7 +24,6 @@ from shared.contracts.pipeline import Pipeline, find_pipeline
 from shared.models.building import Features
 from shared.models.manifest import Artefact
 from shared.topics import PREDICTIONS
-from services.cli.untrained import announce_artefact
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

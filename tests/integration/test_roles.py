@@ -17,6 +17,7 @@ from fastavro import parse_schema, schemaless_reader
 from schemas import platform_schema
 from services.cli.journey import Journey
 from services.cli.lockstep import read_gauge
+from services.cli.untrained import untrained_model
 from services.cli.variants import write_variant
 from services.inference.core.routing import Router
 from services.stack.endpoints import Endpoints
@@ -30,7 +31,6 @@ from shared.models.signing import KeyFolder, sign
 from shared.settings import home
 from shared.store.artefacts import ArtefactStore
 from shared.topics import AUDIT, MODELS, PREDICTIONS, SHADOWS
-from services.cli.untrained import untrained_model
 from tests.e2e.test_bad_models import DECLARED
 from tests.e2e.traffic import now_ms
 from tests.e2e.vectors import Vectors
