@@ -19,7 +19,7 @@ from shared.codec.frame import FRAME_BYTES
 from shared.codec.hashing import partition_of
 from shared.errors import Refused, Retry
 from shared.kafka.reader import open_reader, partitions_of, read_topic
-from shared.kafka.transactions import producer_config
+from shared.kafka.transactions import ONE_IN_FLIGHT, producer_config
 from shared.runtime.deadletters import ATTEMPT_HEADER
 from shared.runtime.incidents import UNREADABLE
 from shared.runtime.polled import Headers
@@ -104,6 +104,7 @@ class Redrive:
         self._producer = Producer(
             {
                 **producer_config(kafka, "none"),
+                **ONE_IN_FLIGHT,
                 "transactional.id": f"millrace.{pipeline}.redrive",
                 "log_level": 3,
             }

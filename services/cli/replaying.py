@@ -1,8 +1,9 @@
 """Send a script's records to events.v1 and labels.v1, and say on replays.v1 how far that has come.
 
 Before the first record the replay says that it is open; while it sends, what the broker has acknowledged is
-told 40 times a second; at the end it says that it is closed. An idempotent producer keeps the order within a
-partition, so the acknowledgement of a chunk's last record there stands for all before it.
+told 40 times a second; at the end it says that it is closed. An idempotent producer with one request under way
+keeps the order within a partition, so the acknowledgement of a chunk's last record there stands for all before it.
+A broker that dies may make it write a request twice, never lose one; ingest drops repeats by their id.
 
 In lockstep it says STEP, sends so many events, waits until all services rest, says REST, and waits again.
 """
@@ -14,17 +15,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import repeat
-from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
 import numpy as np
-import polars as pl
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 
-from services.cli.script import Script, read_rows, write_script
+from services.cli.script import Script
 from shared.codec.batch import Batch
 from shared.codec.frame import frame_prefix
 from shared.codec.program import Program, compile_program
@@ -32,7 +31,7 @@ from shared.contracts.pipeline import Pipeline
 from shared.errors import Refused, Retry
 from shared.kafka.config import client_config
 from shared.kafka.reader import bounds, open_reader
-from shared.kafka.transactions import producer_config
+from shared.kafka.transactions import ONE_IN_FLIGHT, producer_config
 from shared.runtime.control import CLOSED, OPEN, REST, STEP, ReplayWord, source_name
 from shared.runtime.merge import EVENT
 from shared.settings import KafkaSettings
@@ -156,16 +155,7 @@ class Replay:
         self._said_to = 0
         self._settled_at = time.monotonic()
         self._failure: str | None = None
-        self._producer = Producer(
-            {
-                **producer_config(kafka, "lz4"),
-                # A record that fails for good must not be passed by those behind it.
-                "enable.gapless.guarantee": True,
-                "delivery.timeout.ms": 0,
-                "error_cb": self._error,
-                "log_level": 3,
-            }
-        )
+        self._producer = Producer({**replay_config(kafka), "error_cb": self._error, "log_level": 3})
 
     def run(self) -> Summary:
         """Send everything; returns once the broker has acknowledged it and the replay is closed.
@@ -213,12 +203,12 @@ class Replay:
         try:
             yield
         finally:
-            self._producer.flush(FLUSH_S)
+            left = self._producer.flush(FLUSH_S)
             self._settle()
             self._say(CLOSED)
-            self._producer.flush(FLUSH_S)
+            left += self._producer.flush(FLUSH_S)
         self._check()
-        if self._open:
+        if left or self._open:
             raise Retry("the broker did not acknowledge every record in time; replay again what is missing")
 
     def _step_through(self, steps: Steps) -> None:
@@ -290,9 +280,21 @@ class Replay:
         for record in records:
             try:
                 produce(*record)
-            except BufferError:
+            except (BufferError, KafkaException):
+                self._put(*record)
+
+    def _put(self, *record: Any) -> None:
+        """Queue one record; while the queue is full, wait for the broker to take some."""
+        deadline = time.monotonic() + FLUSH_S
+        while True:
+            try:
+                return self._producer.produce(*record)
+            except BufferError as full:
+                if time.monotonic() > deadline:
+                    raise Retry(f"the broker has made no room for {FLUSH_S:.0f} s; is it running?") from full
                 self._producer.poll(0.1)
-                produce(*record)
+            except KafkaException as failure:
+                raise Retry(f"a record was not taken: {failure.args[0]}") from failure
 
     def _values(self, kind: Any, row: Any) -> list[bytes]:
         """Framed values of the records, in their order."""
@@ -309,11 +311,13 @@ class Replay:
         return values
 
     def _delivered(self, chunk: _Chunk, error: KafkaError | None, message: Message) -> None:
-        if error is not None:
-            self._failure = f"{message.topic()}/{message.partition()}: {error}"
+        offset = message.offset()
+        if error is not None or offset is None:
+            # The client may conclude that a record was written; only the broker knows where.
+            told = error or "acknowledged without an offset"
+            self._failure = f"{message.topic()}/{message.partition()}: {told}"
             return
-        place = source_name(message.topic() or "", message.partition() or 0)
-        chunk.offsets[place] = (message.offset() or 0) + 1
+        chunk.offsets[source_name(message.topic() or "", message.partition() or 0)] = offset + 1
         chunk.awaited -= 1
 
     def _settle(self) -> None:
@@ -332,7 +336,7 @@ class Replay:
     def _say(self, state: str) -> None:
         lease_ms = LEASE_MS if self._steps is None else STEP_LEASE_MS
         word = ReplayWord(self.id, state, self._come_to, lease_ms, self._offsets)
-        self._producer.produce(self._control, word.encode(self._control_prefix), self.id, 0)
+        self._put(self._control, word.encode(self._control_prefix), self.id, 0)
         self._said_at, self._said_to = time.monotonic(), self._come_to
 
     def _flush(self) -> None:
@@ -353,6 +357,17 @@ class Replay:
     def _check(self) -> None:
         if self._failure is not None:
             raise Retry(f"a record was not delivered: {self._failure}")
+
+
+def replay_config(kafka: KafkaSettings) -> dict[str, Any]:
+    """A producer that loses nothing and keeps the order, whatever time the records carry and whoever is killed."""
+    return {
+        **producer_config(kafka, "lz4"),
+        **ONE_IN_FLIGHT,
+        # A record that fails for good must not be passed by those behind it.
+        "enable.gapless.guarantee": True,
+        "delivery.timeout.ms": 0,
+    }
 
 
 def _schedule(script: Script, pace: Pace) -> Callable[[float], int]:
@@ -405,34 +420,3 @@ def _retention(kafka: KafkaSettings, topics: list[str]) -> dict[str, int]:
         }
     except (KafkaException, TimeoutError) as failure:
         raise Retry(f"the broker does not say how long it keeps {', '.join(topics)}: {failure}") from failure
-
-
-def replay_frame(
-    frame: pl.DataFrame,
-    pipeline: Pipeline,
-    kafka: KafkaSettings,
-    schema_ids: dict[str, int],
-    labels_after_ms: int | None,
-    pace: Pace = Pace(),
-    watch: Watch = lambda _sent, _total: None,
-    first_row: int = 0,
-) -> Summary:
-    """Replay rows that are in memory; columns as the pipeline's [source] names them."""
-    script = write_script(frame, pipeline, labels_after_ms, first_row)
-    return Replay(kafka, pipeline, schema_ids, script, pace, watch).run()
-
-
-def replay_file(
-    path: Path,
-    pipeline: Pipeline,
-    kafka: KafkaSettings,
-    schema_ids: dict[str, int],
-    labels_after_ms: int | None,
-    pace: Pace = Pace(),
-    watch: Watch = lambda _sent, _total: None,
-    start: int = 0,
-    limit: int | None = None,
-) -> Summary:
-    """Replay `limit` rows of a CSV or Parquet file from row `start` on."""
-    frame = read_rows(path, pipeline, start, limit)
-    return replay_frame(frame, pipeline, kafka, schema_ids, labels_after_ms, pace, watch, start)

@@ -34,6 +34,15 @@ FENCED = {
     KafkaError.INVALID_PRODUCER_EPOCH,
     KafkaError.INVALID_PRODUCER_ID_MAPPING,
 }
+ONE_IN_FLIGHT = {"max.in.flight.requests.per.connection": 1}
+"""For records that carry a time of their own, as those of a replay do.
+
+The broker forgets a producer's sequence numbers by the records' timestamps (`producer.id.expiration.ms`): whoever
+writes last year's is forgotten at each start and every ten minutes, and then any sequence number is taken. With
+several requests under way one that is refused while the broker starts can be passed by the next one, and the
+client concludes from that one's acknowledgement that the first was written too. With one under way the worst is a
+request written twice.
+"""
 R = TypeVar("R")
 
 
