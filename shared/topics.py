@@ -89,6 +89,10 @@ PREDICTIONS = Topic(
 SHADOWS = Topic(
     "shadows.v1", "event key", "platform/prediction", ("inference",), ("feedback",), compression="gzip"
 )
+# Why answers came out as they did, where a share of them is explained.
+ATTRIBUTIONS = Topic(
+    "attributions.v1", "event key", "platform/attribution", ("inference",), ("anyone",), compression="gzip"
+)
 JOINED = Topic("joined.v1", "event key", "generated/joined", ("feedback",), ("feedback",), partitioned=False)
 # The ledger of outcomes has one order for all who learn from it: what they do is a function of a sequence.
 LABELED = Topic(
@@ -181,6 +185,7 @@ ALL = (
     AUDIT,
     PREDICTIONS,
     SHADOWS,
+    ATTRIBUTIONS,
     JOINED,
     LABELED,
     SCORES,

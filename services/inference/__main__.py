@@ -10,6 +10,7 @@ import torch
 from schemas import platform_schema
 from services.inference.audit import AuditTrail
 from services.inference.core.decide import ClassNames, Decisions
+from services.inference.core.explaining import Explainer
 from services.inference.core.fold import InferenceFold
 from services.inference.core.registry import Registry
 from services.inference.core.rows import Answering
@@ -17,7 +18,7 @@ from services.inference.metrics import ModelMetrics
 from services.inference.models import Desk, Follower
 from services.inference.roles import Roles
 from services.inference.settings import InferenceSettings
-from services.inference.unit import ScoringUnit, Targets
+from services.inference.unit import ScoringUnit, Targets, Told
 from shared.codec.frame import frame_prefix
 from shared.contracts.generated import features_schema
 from shared.contracts.pipeline import Pipeline, find_pipeline, load_pipeline
@@ -31,7 +32,7 @@ from shared.runtime.stage import Stage
 from shared.runtime.tables import Table
 from shared.settings import PlatformSettings, home
 from shared.store.artefacts import ArtefactStore
-from shared.topics import AUDIT, FEATURES, MODELS, PREDICTIONS, SHADOWS
+from shared.topics import ATTRIBUTIONS, AUDIT, FEATURES, MODELS, PREDICTIONS, SHADOWS
 
 
 def build(start: Start, slot: int, settings: InferenceSettings) -> Stage:
@@ -42,8 +43,13 @@ def build(start: Start, slot: int, settings: InferenceSettings) -> Stage:
     targets = Targets(
         _table(start, PREDICTIONS.of(pipeline.name), prediction),
         _table(start, SHADOWS.of(pipeline.name), prediction),
+        _table(start, ATTRIBUTIONS.of(pipeline.name), platform_schema("attribution")),
     )
-    fold = InferenceFold(pipeline.feature_names, _answering(pipeline), pipeline.model.name, time.thread_time)
+    share = settings.attribution_share
+    explainer = Explainer(share, pipeline.feature_names) if share else None
+    fold = InferenceFold(
+        pipeline.feature_names, _answering(pipeline), pipeline.model.name, time.thread_time, explainer
+    )
     metrics = ModelMetrics.on(start.metrics)
     desk = Desk()
     roles = Roles(
@@ -61,6 +67,8 @@ def build(start: Start, slot: int, settings: InferenceSettings) -> Stage:
     follower = Follower(start.platform.kafka, models, roles, desk)
     follower.start()
 
+    told = Told(desk.report, metrics.unexplained.inc)
+
     def refresh() -> None:
         taken = follower.take()
         if taken.lineup is not None:
@@ -72,7 +80,7 @@ def build(start: Start, slot: int, settings: InferenceSettings) -> Stage:
         "inference",
         "inference",
         (source.topic,),
-        lambda _: ScoringUnit(source, targets, pipeline.partitions, fold, desk.report),
+        lambda _: ScoringUnit(source, targets, pipeline.partitions, fold, told),
         compression="none",
         stateless=True,
         refresh=refresh,

@@ -14,6 +14,7 @@ class ModelMetrics:
     refused: Counter
     failed: Counter
     offset: Gauge
+    unexplained: Counter
 
     @staticmethod
     def on(registry: CollectorRegistry) -> "ModelMetrics":
@@ -35,4 +36,9 @@ class ModelMetrics:
                 registry=registry,
             ),
             offset,
+            Counter(
+                "millrace_attributions_failed_total",
+                "Predictions that were to be explained and could not be.",
+                registry=registry,
+            ),
         )

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.runtime.entry import RuntimeSettings
@@ -29,3 +30,5 @@ class InferenceSettings(BaseSettings):
     models_memory_bytes: int = 8 << 30
     """Memory that all models of a worker may ask for together; the champion comes first, then the one before it,
     the canary, and shadows from the newest on."""
+    attribution_share: float = Field(0.0, ge=0.0, le=1.0)
+    """Share of events whose prediction is explained on attributions.v1; needs captum, and 32 scorings each."""

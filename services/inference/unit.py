@@ -17,10 +17,19 @@ from shared.runtime.unit import Arrays, DeadLetter, Emission, Out
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """Where answers go: those to act on, and those of the shadows."""
+    """Where answers go: those to act on, those of the shadows, and why they came out so."""
 
     predictions: Table
     shadows: Table
+    attributions: Table | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Who hears what the answers leave to be said."""
+
+    failed: Callable[[Failure], None]
+    unexplained: Callable[[int], None] = lambda _: None
 
 
 class ScoringUnit:
@@ -32,10 +41,10 @@ class ScoringUnit:
         targets: Targets,
         partitions: int,
         fold: InferenceFold,
-        report: Callable[[Failure], None],
+        told: Told,
     ) -> None:
         self._source, self._targets, self._partitions = source, targets, partitions
-        self._fold, self._report = fold, report
+        self._fold, self._told = fold, told
 
     def step(self, polled: Sequence[Polled], now_ms: int) -> Emission:  # noqa: ARG002 - time is in the rows
         """Answer every vector; a row that the model cannot score becomes a dead letter, alone.
@@ -48,7 +57,9 @@ class ScoringUnit:
         batch = Batch.concat([self._source.read(part) for part in polled])
         answer = self._fold.step(batch)
         for failure in answer.failures:
-            self._report(failure)
+            self._told.failed(failure)
+        if answer.unexplained:
+            self._told.unexplained(answer.unexplained)
         return Emission(
             outs=self._outs(answer),
             dead=[_letter(polled, bad) for bad in answer.bad],
@@ -60,6 +71,8 @@ class ScoringUnit:
         targets = self._targets
         outs = [self._out(targets.predictions, answer.predictions)]
         outs += [self._out(targets.shadows, rows) for rows in answer.shadows]
+        if targets.attributions is not None:
+            outs += [self._out(targets.attributions, rows) for rows in answer.attributions]
         return [out for out in outs if len(out.values)]
 
     def _out(self, target: Table, rows: Batch) -> Out:

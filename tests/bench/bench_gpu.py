@@ -27,7 +27,7 @@ from services.inference.core.fold import InferenceFold
 from services.inference.core.lineup import ActiveModel
 from services.inference.core.rows import Answering
 from services.inference.core.scoring import Scored, Scorer
-from services.inference.unit import ScoringUnit, Targets
+from services.inference.unit import ScoringUnit, Targets, Told
 from shared.codec.batch import Batch, Floats, Strings
 from shared.codec.frame import frame_prefix
 from shared.codec.hashing import vector_hashes
@@ -179,7 +179,9 @@ def work(pipeline: Pipeline, scorer: Scorer, plan: Plan, rows: int, folder: Path
         "inference",
         "inference",
         (source.topic,),
-        lambda _: CountingUnit(source, Targets(target, target), PARTITIONS, fold, lambda _: None, log=log),
+        lambda _: CountingUnit(
+            source, Targets(target, target), PARTITIONS, fold, Told(lambda _: None), log=log
+        ),
         compression="none",
         stateless=True,
         refresh=done,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from services.inference.core.explaining import Explainer
 from services.inference.core.lineup import ActiveModel, Failure, Health, Lineup
 from services.inference.core.routing import Router
 from services.inference.core.rows import Answering, carried, chosen, kept, merged, signed_by
@@ -29,6 +30,9 @@ class Answer:
     shadows: tuple[Batch, ...]
     bad: tuple[BadRow, ...]
     failures: tuple[Failure, ...] = ()
+    attributions: tuple[Batch, ...] = ()
+    unexplained: int = 0
+    """Rows that were sampled and could not be explained."""
 
 
 class InferenceFold:
@@ -40,9 +44,11 @@ class InferenceFold:
         answering: Answering,
         model_name: str,
         cpu_seconds: Callable[[], float] = lambda: 0.0,
+        explainer: Explainer | None = None,
     ) -> None:
         """`cpu_seconds` is what this thread has taken of the processor: waiting for one is no model's fault."""
         self._cpu_seconds = cpu_seconds
+        self._explainer = explainer
         self._columns = tuple(f"features.{name}" for name in feature_names)
         self._answering = answering
         self._router = Router(model_name)
@@ -101,9 +107,14 @@ class InferenceFold:
         shadows, counts = self._shadows(base, matrix, failures)
         columns = base | who | self._answering.columns(scored)
         predictions = Batch(columns | {"shadows": Column(counts)}, good.rows)
+        explained: list[Batch] = []
+        unexplained = 0
+        if self._explainer is not None:
+            acting = [champion, *([self.lineup.canary] if self.lineup.canary else [])]
+            explained, unexplained = self._explainer.explain(acting, predictions, matrix)
         for failure in failures:
             self._take_out(failure)
-        return Answer(predictions, shadows, bad, tuple(failures))
+        return Answer(predictions, shadows, bad, tuple(failures), tuple(explained), unexplained)
 
     def _answers(
         self, batch: Batch, matrix: Floats, champion: ActiveModel, failures: list[Failure]

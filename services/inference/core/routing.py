@@ -7,18 +7,28 @@ _SALT = b"millrace.canary.v1\n"
 _BITS = 53
 
 
-class Router:
-    """The keys of one model name in a fixed order of their own: a share takes them from the front.
+class Order:
+    """All texts in one fixed order that looks random; every salt has its own.
 
-    >>> keys = Strings.of([b"a", b"b", b"c", b"d"])
-    >>> bool(Router("fraud").canary(keys, 1.0).all())
-    True
+    >>> Order(b"any").front(Strings.of([b"a", b"b", b"c"]), 1.0).tolist()
+    [True, True, True]
     """
 
+    def __init__(self, salt: bytes) -> None:
+        self._seed = int(xxh64_strings(Strings.of([salt]))[0])
+
+    def front(self, texts: Strings, share: float) -> Mask:
+        """Which texts are among the first `share`, in (0, 1], of all that there can be."""
+        # 53 bits are what a double holds exactly.
+        return (xxh64_strings(texts, self._seed) >> (64 - _BITS)) < int(share * 2.0**_BITS)
+
+
+class Router:
+    """The keys of one model name in an order of their own: a canary's share takes them from the front."""
+
     def __init__(self, model_name: str) -> None:
-        self._seed = int(xxh64_strings(Strings.of([_SALT + model_name.encode()]))[0])
+        self._order = Order(_SALT + model_name.encode())
 
     def canary(self, keys: Strings, share: float) -> Mask:
         """Which rows the canary answers, `share` in (0, 1] of all keys."""
-        # 53 bits are what a double holds exactly.
-        return (xxh64_strings(keys, self._seed) >> (64 - _BITS)) < int(share * 2.0**_BITS)
+        return self._order.front(keys, share)

@@ -1,5 +1,6 @@
 """Rows of predictions.v1 and shadows.v1 from what the models gave."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,8 +69,17 @@ def double_arrays(matrix: Floats) -> Strings:
     return Strings(out.reshape(-1), np.arange(rows, dtype=np.int64) * size, np.full(rows, size, np.int64))
 
 
+def text_array(texts: Sequence[bytes]) -> bytes:
+    """Texts, at least one, as one Avro array.
+
+    >>> text_array([b"ab"])
+    b'\\x02\\x04ab\\x00'
+    """
+    return _long(len(texts)) + b"".join(_long(len(text)) + text for text in texts) + _NONE
+
+
 def _long(value: int) -> bytes:
-    """A count above zero as Avro writes it."""
+    """A count as Avro writes it."""
     rest, out = value << 1, bytearray()
     while rest > 0x7F:
         out.append(rest & 0x7F | 0x80)
