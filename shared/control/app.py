@@ -14,7 +14,6 @@ from shared.kafka.config import LARGEST_BYTES, client_config
 from shared.settings import KafkaSettings
 
 COMMIT_INTERVAL_S = 0.1
-SESSION_TIMEOUT_S = 10.0
 # A handler may train for hours; heartbeats come from a thread of their own.
 MAX_POLL_INTERVAL_S = 86_400.0
 
@@ -24,12 +23,13 @@ def make_app(
     group: str,
     slot: int,
     folder: Path,
+    session_s: float = 10.0,
     transport: type[faust.transport.drivers.aiokafka.Transport] = CommittedTransport,
 ) -> faust.App:
     """The app of consumer group `group`; call it inside the running loop.
 
     It makes no topic, serves no web page and keeps what it must on disk below `folder`. `slot` makes the group's
-    member static: after a kill the same slot goes on at once.
+    member static: after a kill the same slot goes on at once, another one after `session_s`.
 
     Raises:
         Refused: the settings ask for credentials that are not set, or files that cannot be read.
@@ -46,8 +46,8 @@ def make_app(
         consumer_group_instance_id=f"{slot:04d}",
         processing_guarantee="at_least_once",
         broker_commit_interval=COMMIT_INTERVAL_S,
-        broker_session_timeout=SESSION_TIMEOUT_S,
-        broker_heartbeat_interval=1.0,
+        broker_session_timeout=session_s,
+        broker_heartbeat_interval=min(1.0, session_s / 3.0),
         broker_request_timeout=30.0,
         broker_rebalance_timeout=30.0,
         broker_max_poll_interval=MAX_POLL_INTERVAL_S,

@@ -50,6 +50,8 @@ class ControlSettings(BaseModel):
     """Its port; 0 takes a free one, told in `$MILLRACE_HOME/run/<pipeline>.<service>-<slot>.json`."""
     metrics_interval_s: float = 5.0
     """How often metrics go to the metrics topic."""
+    session_s: float = 10.0
+    """How long a slot that died keeps the partitions from another; the same slot goes on at once."""
     leave_s: float = 10.0
     """How long a handler may go on after a signal asked to stop; then it is cancelled, its batch comes again."""
 
@@ -150,7 +152,8 @@ class Control:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._leave)
-        app = make_app(self.start.platform.kafka, self.group, self.slot, home() / "faust" / self.group)
+        folder, session_s = home() / "faust" / self.group, self._settings.session_s
+        app = make_app(self.start.platform.kafka, self.group, self.slot, folder, session_s)
         for each in self._inputs:
             app.agent(app.topic(each.topic, key_type=bytes, value_type=bytes), name=each.topic)(_agent(each))
         app.on_partitions_revoked.connect(cast(Any, self._revoked))

@@ -44,7 +44,8 @@ def controlled(topic: str, pipeline: str, slot: int, file: Path) -> None:
     declared = load_pipeline(find_pipeline("elec2")).model_copy(update={"name": pipeline})
     ids = {f"{pipeline}.metrics.v1": 1}
     start = Start(PlatformSettings(), declared, None, ids, CollectorRegistry())  # type: ignore[arg-type]
-    control = Control(start, "probe", slot, ControlSettings())
+    session_s = float(os.environ.get("PROBE_SESSION_S", "10"))
+    control = Control(start, "probe", slot, ControlSettings(session_s=session_s))
 
     @control.on(topic, most=int(os.environ.get("PROBE_MOST", "100")))
     async def given(polled: Polled) -> None:
@@ -64,7 +65,7 @@ async def plain(topic: str, pipeline: str, file: Path) -> None:
         f"millrace.{pipeline}.probe",
         0,
         home() / "faust" / pipeline,
-        upstream.Transport,
+        transport=upstream.Transport,
     )
 
     async def given(stream: object) -> None:
