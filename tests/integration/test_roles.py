@@ -30,7 +30,7 @@ from shared.models.announcement import Announcement, announcement_batch
 from shared.models.signing import KeyFolder, sign
 from shared.settings import home
 from shared.store.artefacts import ArtefactStore
-from shared.topics import AUDIT, MODELS, PREDICTIONS, SHADOWS
+from shared.topics import ATTRIBUTIONS, AUDIT, MODELS, PREDICTIONS, SHADOWS
 from tests.e2e.test_bad_models import DECLARED
 from tests.e2e.traffic import now_ms
 from tests.e2e.vectors import Vectors
@@ -137,8 +137,8 @@ class Worker:
         return [(said[o]["kind"], said[o]["state"], said[o]["reason"]) for o in offsets]
 
     def _records(self, topic: str) -> list[Record]:
-        schema = "audit" if topic.endswith("audit.v1") else "prediction"
-        parsed = parse_schema(platform_schema(schema))
+        schema = {AUDIT.name: "audit", ATTRIBUTIONS.name: "attribution"}
+        parsed = parse_schema(platform_schema(schema.get(topic.partition(".")[2], "prediction")))
         return [
             cast(Record, schemaless_reader(io.BytesIO(value[FRAME_BYTES:]), parsed, None))
             | {"partition": polled.partition}
@@ -151,7 +151,7 @@ class Worker:
 def worker(stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     assert stack.home == home()
     folder = write_variant(DECLARED, tmp_path_factory.mktemp("schemas"), f"roles-{uuid.uuid4().hex[:8]}")
-    journey = Journey(folder, only=["inference"])
+    journey = Journey(folder, {}, {"MILLRACE_INFERENCE__ATTRIBUTION_SHARE": "1"}, ["inference"])
     with journey:
         yield Worker(journey, Vectors(journey))
 
@@ -190,6 +190,18 @@ def test_roles_are_obeyed_and_shadows_stand_beside_each_prediction(worker: Worke
     for shadow in shadows:
         assert (shadow["role"], shadow["model_version"], shadow["shadows"]) == ("shadow", 2, 0)
         assert shadow["partition"] == places[shadow["event_id"]]
+
+
+def test_each_sampled_answer_is_explained_by_who_gave_it(worker: Worker) -> None:
+    ids = _send(worker)
+    answers = {answer["event_id"]: answer for answer in worker.answered(ids)}
+    for told in worker.answered(ids, ATTRIBUTIONS.name):
+        answer = answers.pop(told["event_id"])
+        for name in ("role", "model_version", "registry_offset", "score", "feature_hash", "partition"):
+            assert told[name] == answer[name]
+        assert told["features"] == list(worker.journey.pipeline.feature_names)
+        assert abs(told["gap"]) < 0.02
+    assert not answers
 
 
 def test_a_promotion_takes_effect_as_one(worker: Worker) -> None:
