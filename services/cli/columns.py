@@ -18,6 +18,7 @@ MOST_CLASSES = 12
 _FAR_MS, _FAR_S = 1e11, 1e8
 """Counts of milliseconds and of seconds since 1970 lie above these since 1973; smaller ones begin elsewhere."""
 _TOO_FINE = 1e14
+_YES = {"yes", "y", "true", "t", "positive", "pos"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,10 @@ class Feature:
 
 @dataclass(frozen=True, slots=True)
 class LabelColumn:
-    """The column with the outcome: Avro type and classes as they will be read; the rarer one is positive."""
+    """The column with the outcome: Avro type and classes as they will be read.
+
+    Positive is the class that says yes, else the rarer one.
+    """
 
     column: str
     field: str
@@ -121,7 +125,8 @@ def label_column(frame: pl.DataFrame, column: str, field: str) -> LabelColumn:
         raise Refused(f'--label {column}: "none" cannot be a class, it says that there is no label')
     rare = classes[int(counts["rows"].arg_min() or 0)]
     positive = rare if avro == "string" or len(classes) > 2 else classes[-1]
-    return LabelColumn(column, field, avro, classes, positive)
+    yes = [each for each in classes if str(each).lower() in _YES]
+    return LabelColumn(column, field, avro, classes, yes[0] if len(yes) == 1 else positive)
 
 
 def time_column(frame: pl.DataFrame, column: str) -> TimeColumn:

@@ -141,6 +141,19 @@ def test_times_are_seen_for_what_they_are(
 
 
 @pytest.mark.parametrize(
+    ("classes", "positive"), [(("No", "Yes"), "Yes"), (("a", "b"), "b"), (("t", "y"), "y")]
+)
+def test_the_class_that_says_yes_is_positive(tmp_path: Path, classes: tuple[str, str], positive: str) -> None:
+    common, rare = classes
+    # "Yes" is the common one of the first: what it says counts, not how often.
+    outcomes = [rare, rare, common] if positive == "Yes" else [common, common, rare]
+    frame = pl.DataFrame({"x": [1.0, 2.0, 4.0], "y": outcomes})
+    label = declared(written(frame, tmp_path)).label
+    assert label is not None
+    assert label.positive == positive
+
+
+@pytest.mark.parametrize(
     ("more", "message"),
     [
         ({"label": "z"}, "--label z: no such column"),
