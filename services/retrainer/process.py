@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -20,6 +21,8 @@ TURN_S = 0.1
 """How often memory and the clock are looked at."""
 START_S = 600.0
 """How long imports may take, on a machine that is busy."""
+KEPT_SHARE = 0.5
+"""Of the memory that a run may have: a process that holds more is not kept for the next one."""
 
 
 class StepFailed(MillraceError):
@@ -47,10 +50,20 @@ class Trainer(Protocol):
 
 
 class TrainingProcess:
-    """One process for the steps of one run; nothing it does outlives `close` or the service."""
+    """One process for the steps of a run; nothing it does outlives `close` or the service.
 
-    def __init__(self, memory_bytes: int, niceness: int, threads: int, leaving: threading.Event) -> None:
-        self._memory_bytes, self._leaving = memory_bytes, leaving
+    With `back` it is given there instead of killed where it did all that it was asked and holds little memory.
+    """
+
+    def __init__(
+        self,
+        memory_bytes: int,
+        niceness: int,
+        threads: int,
+        leaving: threading.Event,
+        back: "Callable[[TrainingProcess], None] | None" = None,
+    ) -> None:
+        self._memory_bytes, self._leaving, self._back = memory_bytes, leaving, back
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         paths = [str(_ROOT), environment.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
@@ -65,10 +78,12 @@ class TrainingProcess:
         )
         self._buffer = b""
         self._ready = False
+        self._sound = True
 
     def ask(self, job: dict[str, JsonValue], limit_s: float) -> Any:
         """Send the job and wait for its answer, at most `limit_s` seconds."""
         assert self._process.stdin is not None  # noqa: S101 - for the type checker
+        self._sound = False  # until it has answered
         try:
             self._process.stdin.write(json.dumps(job).encode() + b"\n")
             self._process.stdin.flush()
@@ -80,9 +95,18 @@ class TrainingProcess:
         answer = json.loads(self._line(limit_s))
         if "failed" in answer:
             raise StepFailed(answer["failed"], answer["detail"])
+        self._sound = True
         return answer["done"]
 
     def close(self) -> None:
+        """Give it back, or kill what is left of it."""
+        fit = self._sound and resident_bytes(self._process.pid) <= KEPT_SHARE * self._memory_bytes
+        if self._back is not None and fit and self._process.poll() is None:
+            self._back(self)
+        else:
+            self.end()
+
+    def end(self) -> None:
         """Kill what is left of it."""
         if self._process.poll() is None:
             self._process.kill()
@@ -136,7 +160,10 @@ def resident_bytes(pid: int) -> int:
 
 
 class Bench:
-    """Trainers for one run after another; while one is not needed the next is already starting."""
+    """Trainers for one run after another, the same where it may be; the first starts before it is needed.
+
+    What a process imports and compiles costs more than most trainings, so that it is kept.
+    """
 
     def __init__(self, memory_bytes: int, niceness: int, threads: int, *, spare: bool) -> None:
         self.leaving = threading.Event()
@@ -147,16 +174,25 @@ class Bench:
     def __call__(self) -> Trainer:
         """The one that waits, or a new one; whoever takes it closes it."""
         found, self._next = self._next, None
-        return found or TrainingProcess(*self._terms, self.leaving)
+        return found or self._made()
 
     def prepare(self) -> None:
         """Start the next one, so that its imports are done when it is asked."""
         if self._spare and self._next is None and not self.leaving.is_set():
-            self._next = TrainingProcess(*self._terms, self.leaving)
+            self._next = self._made()
+
+    def _made(self) -> TrainingProcess:
+        return TrainingProcess(*self._terms, self.leaving, self._keep if self._spare else None)
+
+    def _keep(self, process: TrainingProcess) -> None:
+        if self._next is None and not self.leaving.is_set():
+            self._next = process
+        else:
+            process.end()
 
     def close(self) -> None:
         """Make all work stop, and let the spare one go."""
         self.leaving.set()
         found, self._next = self._next, None
         if found is not None:
-            found.close()
+            found.end()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from services.retrainer.process import Bench, StepFailed, Stopped, TrainingProcess, resident_bytes
+from services.retrainer.rehearsal import rehearse
 from services.retrainer.training import answer
 from shared.errors import Refused
 
@@ -22,6 +23,7 @@ for line in sys.stdin:
     job = json.loads(line)
     if job["do"] == "sleep": time.sleep(60)
     if job["do"] == "eat": hold = bytearray(job["bytes"]); hold[::4096] = b"x" * len(hold[::4096]); time.sleep(60)
+    if job["do"] == "grow": hold = bytearray(60 << 20); hold[::4096] = b"x" * len(hold[::4096])
     if job["do"] == "die": sys.stderr.write("first\\nlast words\\n"); os._exit(3)
     print(json.dumps({"done": job["do"]}), flush=True)
 """
@@ -99,6 +101,39 @@ def test_a_spare_waits_and_goes_with_the_service() -> None:
     assert bench._next is None
 
 
+@pytest.mark.usefixtures("stub")
+def test_a_process_that_did_all_it_was_asked_serves_the_next_run_too() -> None:
+    bench = Bench(1 << 30, 0, 1, spare=True)
+    first = bench()
+    assert first.ask({"do": "one"}, 30) == "one"
+    first.close()
+    second = bench()
+    assert second is first
+    assert second.ask({"do": "two"}, 30) == "two"
+    second.close()
+    bench.close()
+    assert isinstance(first, TrainingProcess)
+    assert first._process.returncode is not None
+
+
+@pytest.mark.usefixtures("stub")
+def test_a_process_that_failed_or_grew_serves_no_other_run() -> None:
+    bench = Bench(1 << 30, 0, 1, spare=True)
+    broken = bench()
+    with pytest.raises(StepFailed):
+        broken.ask({"do": "sleep"}, 0.3)
+    broken.close()
+    assert bench._next is None
+    bench.close()
+    small = Bench(100 << 20, 0, 1, spare=True)
+    grown = small()
+    assert grown.ask({"do": "grow"}, 30) == "grow"
+    grown.close()
+    assert small._next is None
+    assert isinstance(grown, TrainingProcess)
+    assert grown._process.returncode is not None
+
+
 def test_the_real_process_says_what_it_cannot_do_and_ends_with_its_caller() -> None:
     worker = made(4 << 30)
     terms = {
@@ -157,3 +192,7 @@ def test_a_mistake_of_ours_is_not_hidden() -> None:
 def test_memory_of_a_process_that_is_gone_is_nothing() -> None:
     assert resident_bytes(2**22 + 1) == 0
     assert Path("/proc/self/statm").exists()
+
+
+def test_a_rehearsal_fits_every_kind() -> None:
+    assert {each.kind for each in rehearse()} == {"linear", "torch", "gbt", "online"}
