@@ -10,7 +10,9 @@ import sys
 
 import typer
 
+from services.stack.bytecode import keep_bytecode
 from shared.errors import Fatal, MillraceError, Retry
+from shared.settings import home
 
 MODULES = (
     "stack",
@@ -54,6 +56,7 @@ def main() -> None:
     """Entry point of the console script: a Millrace error is shown as its message and ends in its exit
     code.
     """
+    keep_bytecode(home())
     try:
         build()()
     except MillraceError as error:

@@ -76,7 +76,8 @@ class Ends:
     def reached(self, positions: dict[str, int]) -> bool:
         """Whether no committed record stands at or behind these positions (by topic, partition 0)."""
         if self._reader is None:
-            self._reader = open_reader(self._kafka)
+            # Behind a position stands a mark at least: what comes then is the broker's word that nothing follows.
+            self._reader = open_reader(self._kafka, **{"fetch.wait.max.ms": 10})
         reader, ranges = self._reader, {}
         for topic, position in positions.items():
             low, high = bounds(reader, topic, 0)

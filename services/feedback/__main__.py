@@ -5,7 +5,6 @@ import argparse
 from schemas import platform_schema
 from services.feedback.core.spec import JoinSpec
 from services.feedback.metrics import JoinMetrics
-from services.feedback.score_unit import ScoreUnit
 from services.feedback.settings import FeedbackSettings
 from services.feedback.unit import JoinTables, JoinUnit, label_table
 from shared.contracts.generated import accepted_schema, features_schema, joined_schema, labeled_schema
@@ -49,6 +48,8 @@ def _join(start: Start) -> Stage:
 
 
 def _score(start: Start) -> Stage:
+    from services.feedback.score_unit import ScoreUnit  # the join needs none of its metrics
+
     pipeline = start.pipeline
     joined = _table(start, JOINED, joined_schema(pipeline))
     labeled = _table(start, LABELED, labeled_schema(pipeline))

@@ -24,7 +24,7 @@ from shared.contracts.generated import features_schema
 from shared.contracts.pipeline import Pipeline, find_pipeline, load_pipeline
 from shared.models.announcement import Announcement
 from shared.models.loading import LoadedModel, check_manifest, load_model
-from shared.models.probe import Limits, probe
+from shared.models.probe import Limits, Waiting, new_trial, probe
 from shared.models.safety import ModelRefused, check_safetensors, sniff
 from shared.models.signing import KeyFolder, LiveKeys
 from shared.runtime.entry import RuntimeSettings, Start, guarded, prepare, run
@@ -122,6 +122,7 @@ def _prover(start: Start, settings: InferenceSettings) -> Callable[[Announcement
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     limits = Limits(memory_bytes=settings.model_memory_bytes, row_seconds=settings.model_row_seconds)
+    waiting = Waiting()
 
     def prove(said: Announcement, room: int) -> LoadedModel:
         artefact = store.get(said.digest)
@@ -134,7 +135,9 @@ def _prover(start: Start, settings: InferenceSettings) -> Callable[[Announcement
             )
         for name, data in artefact.files.items():
             (check_safetensors if name.endswith(".safetensors") else sniff)(data)
-        probe(artefact, fingerprint, limits, home() / "proofs")
+        probe(artefact, fingerprint, limits, home() / "proofs", waiting if settings.spare else new_trial)
+        if settings.spare:
+            waiting.prepare()
         return load_model(artefact, fingerprint, names, device, classes)
 
     return prove

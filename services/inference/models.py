@@ -112,7 +112,8 @@ class Follower:
 
     def _actions(self) -> Iterator[tuple[list[Action], int]]:
         """Batches of actions, each with the offset behind it; the first holds all that was there at the start."""
-        reader = open_reader(self._kafka)
+        # An announcement is obeyed at the topic's end, which the broker tells after this time.
+        reader = open_reader(self._kafka, **{"fetch.wait.max.ms": 50})
         try:
             reader.assign([TopicPartition(self._table.topic, 0, self._next)])
             while True:

@@ -30,5 +30,8 @@ class InferenceSettings(BaseSettings):
     models_memory_bytes: int = 8 << 30
     """Memory that all models of a worker may ask for together; the champion comes first, then the one before it,
     the canary, and shadows from the newest on."""
+    spare: bool = True
+    """Whether a process for the trial of the next model waits ready, some 150 MB, so that it comes into force a
+    few seconds sooner."""
     attribution_share: float = Field(0.0, ge=0.0, le=1.0)
     """Share of events whose prediction is explained on attributions.v1; needs captum, and 32 scorings each."""

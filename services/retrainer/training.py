@@ -2,7 +2,7 @@
 
 `python -m services.retrainer.training MEMORY_BYTES NICENESS`. A job names its inputs by sha256 and its result
 does the same, so the same job gives the same answer. What it cannot do it says as `failed`; it ends when its
-caller does.
+caller does. Before it says that it is ready it has fitted each kind once, so that no job waits for an import.
 """
 
 import json
@@ -17,6 +17,7 @@ from typing import Any, TextIO
 from pydantic import JsonValue
 
 from services.retrainer.jobs import JOBS
+from services.retrainer.rehearsal import rehearse
 from shared.errors import MillraceError
 
 Answer = dict[str, JsonValue]
@@ -29,6 +30,7 @@ def main() -> None:
     os.dup2(2, 1)  # whatever a library prints must not look like an answer
     if niceness:
         os.nice(niceness)
+    rehearse()
     _cap_memory(memory_bytes)
     jobs: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(jobs,), daemon=True).start()

@@ -20,9 +20,11 @@ from types import TracebackType
 from typing import Literal, Self
 
 from services.stack import process
+from services.stack.bytecode import kept_bytecode
 from services.stack.process import Handle
 from shared.contracts.pipeline import Pipeline
 from shared.errors import FuseBlown, Refused
+from shared.settings import home
 
 WATCH_S = 0.05
 DRAIN_S = 30.0
@@ -151,7 +153,8 @@ class Supervisor:
     ) -> None:
         self._workers = {(worker.service, worker.slot): worker for worker in workers}
         self._folder = folder
-        self._environment = dict(environment or {})
+        given = dict(environment or {})
+        self._environment = given | kept_bytecode(home(), {**os.environ, **given})
         self._policy = policy
         self._slots: dict[tuple[str, int], _Slot] = {}
         self._lock = threading.RLock()

@@ -1,7 +1,8 @@
 """Try a model in a process of its own, with its memory and time capped, before a worker trusts it.
 
 `python -m shared.models.probe` reads one JSON line and the artefact's bytes from standard input, loads the
-model as a worker would and answers with one JSON line. Whatever the model does there, the worker lives.
+model as a worker would and answers with one JSON line. Whatever the model does there, the worker lives. Its
+imports take seconds: a `Waiting` has them done before there is a model to try.
 """
 
 import json
@@ -9,6 +10,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +21,7 @@ from shared.models.manifest import Artefact, Manifest
 from shared.models.safety import ModelRefused
 
 _ROOT = Path(__file__).resolve().parents[2]
+Trial = subprocess.Popen[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,47 @@ class Proof:
     row_seconds: float
 
 
-def probe(artefact: Artefact, fingerprint: str, limits: Limits, remember: Path | None = None) -> Proof:
+def new_trial() -> Trial:
+    """A process that tries one model; it ends when its standard input does."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    paths = [str(_ROOT), environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    return subprocess.Popen(
+        [sys.executable, "-m", "shared.models.probe"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+    )
+
+
+class Waiting:
+    """Keeps one process for the next trial, so that the trial need not wait for its imports."""
+
+    def __init__(self) -> None:
+        self._next: Trial | None = None
+
+    def prepare(self) -> None:
+        """Start it, if it does not wait already."""
+        if self._next is None:
+            self._next = new_trial()
+
+    def __call__(self) -> Trial:
+        """The one that waits, or a new one."""
+        found, self._next = self._next, None
+        if found is None or found.poll() is None:
+            return found or new_trial()
+        found.communicate()
+        return new_trial()
+
+
+def probe(
+    artefact: Artefact,
+    fingerprint: str,
+    limits: Limits,
+    remember: Path | None = None,
+    trial: Callable[[], Trial] = new_trial,
+) -> Proof:
     """Load and run the golden samples in a capped process; ModelRefused when it does not fit.
 
     With `remember`, a folder of this host, a digest that passed under the same limits is not tried again.
@@ -57,7 +101,7 @@ def probe(artefact: Artefact, fingerprint: str, limits: Limits, remember: Path |
     note = None if remember is None else remember / _note_name(artefact.digest, fingerprint, limits)
     if note is not None and note.is_file():
         return Proof(float(note.read_text()))
-    proof = _run(artefact, fingerprint, limits)
+    proof = _run(artefact, fingerprint, limits, trial)
     if note is not None:
         _remember(note, proof)
     return proof
@@ -75,7 +119,7 @@ def _remember(note: Path, proof: Proof) -> None:
     temporary.replace(note)
 
 
-def _run(artefact: Artefact, fingerprint: str, limits: Limits) -> Proof:
+def _run(artefact: Artefact, fingerprint: str, limits: Limits, trial: Callable[[], Trial]) -> Proof:
     names = sorted(artefact.files)
     head = {
         "manifest": artefact.manifest.canonical().decode(),
@@ -83,29 +127,24 @@ def _run(artefact: Artefact, fingerprint: str, limits: Limits) -> Proof:
         "latency_factor": limits.latency_factor,
         "files": [[name, len(artefact.files[name])] for name in names],
     }
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    paths = [str(_ROOT), environment.get("PYTHONPATH", "")]
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     payload = b"".join([json.dumps(head).encode(), b"\n", *(artefact.files[name] for name in names)])
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "shared.models.probe"],
-            input=payload,
-            capture_output=True,
-            timeout=limits.timeout_s,
-            env=environment,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ModelRefused("resources.latency", f"no answer within {limits.timeout_s:g} s") from error
-    return _answer(done)
+    with trial() as process:
+        try:
+            out, said = process.communicate(payload, limits.timeout_s)
+        except subprocess.TimeoutExpired as error:
+            process.kill()
+            raise ModelRefused("resources.latency", f"no answer within {limits.timeout_s:g} s") from error
+        except BaseException:
+            process.kill()
+            raise
+    return _answer(out, said, process.returncode)
 
 
-def _answer(done: "subprocess.CompletedProcess[bytes]") -> Proof:
-    lines = done.stdout.splitlines()
+def _answer(out: bytes, said: bytes, code: int) -> Proof:
+    lines = out.splitlines()
     if not lines:
-        said = done.stderr.decode(errors="replace").strip().rsplit("\n", 1)[-1][:200]
-        raise ModelRefused("resources.memory", f"its trial process ended with {done.returncode}: {said}")
+        last = said.decode(errors="replace").strip().rsplit("\n", 1)[-1][:200]
+        raise ModelRefused("resources.memory", f"its trial process ended with {code}: {last}")
     answer = json.loads(lines[-1])
     if "reason" in answer:
         raise ModelRefused(answer["reason"], answer["detail"])
@@ -121,8 +160,8 @@ def _cap_memory(more_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (cap, cap))
 
 
-def _serve(stream: BinaryIO) -> dict[str, object]:
-    head = json.loads(stream.readline())
+def _serve(line: bytes, stream: BinaryIO) -> dict[str, object]:
+    head = json.loads(line)
     manifest = Manifest.parse(head["manifest"].encode())
     artefact = Artefact(manifest, {name: stream.read(size) for name, size in head["files"]})
     artefact.verify()
@@ -132,7 +171,6 @@ def _serve(stream: BinaryIO) -> dict[str, object]:
     from shared.models.loading import golden_samples, load_model
     from shared.models.manifest import Trees
 
-    torch.set_num_threads(1)
     if isinstance(manifest.architecture, Trees):  # what it maps is not the model's
         _import_runtime()
     if sys.platform == "linux":
@@ -170,10 +208,25 @@ def _timed(network: object, inputs: object) -> float:
     return time.perf_counter() - begin
 
 
+def _make_ready() -> None:
+    """Do what every trial needs."""
+    import torch
+
+    import shared.models.loading  # noqa: F401
+
+    torch.set_num_threads(1)
+    with suppress(ModelRefused):  # only trees need it: said when one comes
+        _import_runtime()
+
+
 def main() -> None:
-    """Answer one probe on standard output."""
+    """Answer one probe on standard output; nothing where the caller has left."""
+    _make_ready()
+    line = sys.stdin.buffer.readline()
+    if not line:
+        return
     try:
-        answer = _serve(sys.stdin.buffer)
+        answer = _serve(line, sys.stdin.buffer)
     except ModelRefused as refused:
         answer = {"reason": refused.reason, "detail": refused.detail}
     sys.stdout.write(json.dumps(answer) + "\n")

@@ -8,7 +8,7 @@ import pytest
 
 from shared.models import probe as probing
 from shared.models.manifest import Budget, Mlp
-from shared.models.probe import Limits, probe
+from shared.models.probe import Limits, Waiting, new_trial, probe
 from shared.models.safety import ModelRefused
 from tests.unit.models.makers import FINGERPRINT, artefact, rebound, with_weights
 
@@ -56,3 +56,29 @@ def test_other_refusals_come_through() -> None:
     forged = with_weights(artefact(), layers__2__bias=np.array([5.0], np.float32))
     with pytest.raises(ModelRefused, match=r"golden\.mismatch"):
         probe(forged, FINGERPRINT, Limits())
+
+
+def test_a_process_that_waits_takes_the_trial(tmp_path: Path) -> None:
+    waiting = Waiting()
+    waiting.prepare()
+    process = waiting._next
+    assert process is not None
+    assert 0 < probe(artefact(), FINGERPRINT, Limits(), tmp_path, waiting).row_seconds < 0.1
+    assert process.returncode == 0
+    assert waiting._next is None
+
+
+def test_one_that_died_while_it_waited_is_replaced() -> None:
+    waiting = Waiting()
+    waiting.prepare()
+    process = waiting._next
+    assert process is not None
+    process.kill()
+    process.wait()
+    assert probe(artefact(), FINGERPRINT, Limits(), trial=waiting).row_seconds > 0
+
+
+def test_one_that_waits_goes_with_the_worker() -> None:
+    process = new_trial()
+    assert process.communicate(timeout=120)[0] == b""
+    assert process.returncode == 0
