@@ -16,6 +16,7 @@ from services.cli.lockstep import TIMEOUT_S, Lockstep
 from services.cli.replaying import Pace, Replay, Summary
 from services.cli.replaying import Watch as ReplayWatch
 from services.cli.script import Script
+from services.cli.standstill import Standstill
 from services.stack.supervisor import RestartPolicy, Services, Supervisor, Worker, plan_of, run_folder
 from shared.codec.batch import Batch
 from shared.contracts.pipeline import Pipeline, load_pipeline
@@ -171,12 +172,29 @@ class Journey:
             self.supervisor.check()
             watch(sent, total)
 
-        services = list(dict.fromkeys(worker.service for worker in self._planned()))
         kafka = self.platform.kafka
         with Lockstep.of(
-            kafka, self.pipeline, self.schema_ids, script, size, services, timeout_s, FIRST_S
+            kafka, self.pipeline, self.schema_ids, script, size, self._services(), timeout_s, FIRST_S
         ) as steps:
             return Replay(kafka, self.pipeline, self.schema_ids, script, FULL_SPEED, look, steps).run()
+
+    def settle(self, timeout_s: float = TIMEOUT_S) -> None:
+        """Wait until no service has anything to read and the workers obey the newest announcement.
+
+        Raises:
+            Retry: that was not so within `timeout_s` seconds.
+            FuseBlown: a service died too often.
+        """
+        standstill = Standstill(
+            self.platform.kafka, self.pipeline, self.schema_ids, self._services(), FIRST_S
+        )
+        try:
+            Lockstep((), standstill, timeout_s).rest_over(self.supervisor.check)
+        finally:
+            standstill.close()
+
+    def _services(self) -> list[str]:
+        return list(dict.fromkeys(worker.service for worker in self._planned()))
 
     @contextmanager
     def replaying(self, script: Script, pace: Pace = FULL_SPEED) -> Iterator[Callable[[], None]]:
