@@ -55,9 +55,8 @@ def _init(
         typer.echo(f"  millrace schemas check {name}")
         typer.echo(f"  millrace replay {folder}/sample.csv --pipeline {name}")
     else:
-        typer.echo(f"  millrace run {name} &")
         typer.echo(f"  millrace replay {file} --pipeline {name} --lockstep 500")
-        typer.echo(f"  millrace loop report {name}")
+        typer.echo(f"  millrace loop report {name} --plot {name}.png")
 
 
 def _fail(message: str) -> NoReturn:

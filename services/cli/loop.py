@@ -37,16 +37,18 @@ def report(
 ) -> None:
     """Every alarm, training, verdict and promotion, with the event at which it took effect."""
     from services.cli.chronicle import read_chronicle
+    from services.cli.platform import running_platform
     from shared.contracts.pipeline import find_pipeline, load_pipeline
     from shared.kafka.registry import Registry, register_pipeline
     from shared.settings import PlatformSettings
 
     folder = Path(pipeline)
     declared = load_pipeline(folder if (folder / "pipeline.toml").is_file() else find_pipeline(pipeline))
-    platform = PlatformSettings()
-    with Registry(platform.registry) as registry:
-        schema_ids = register_pipeline(registry, declared)
-    chronicle = read_chronicle(platform, declared, schema_ids, window)
+    with running_platform():
+        platform = PlatformSettings()
+        with Registry(platform.registry) as registry:
+            schema_ids = register_pipeline(registry, declared)
+        chronicle = read_chronicle(platform, declared, schema_ids, window)
     story = chronicle.story(place(chronicle, begin) or 0, place(chronicle, end))
     if plot is not None:
         from services.cli.drawing import draw

@@ -1,5 +1,6 @@
 """The platform that a command needs: the one that runs, or an embedded one for the length of the command."""
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,4 +28,6 @@ def running_platform() -> Iterator[Path]:
         yield folder
     finally:
         if ours:
+            # Clients that wait for the collector would complain of the broker's going.
+            gc.collect()
             embedded.stop(folder)

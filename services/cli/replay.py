@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -65,28 +65,33 @@ def replay(
     timeout: Timeout = None,
     as_json: Json = False,
 ) -> None:
-    """Send the rows of a file as events and, later, as labels."""
+    """Send the rows of a file as events and, later, as labels.
+
+    In lockstep the platform and the services are started for the length of the replay where nobody runs them.
+    """
     from services.cli.replaying import Pace, Replay, refuse_expired
     from services.cli.script import labels_after_ms, read_rows, write_script
+    from services.cli.serving import served
     from shared.contracts.pipeline import find_pipeline, load_pipeline
     from shared.kafka.admin import ensure_topics
     from shared.kafka.registry import Registry, register_pipeline
 
     declared = load_pipeline(find_pipeline(pipeline))
-    platform = PlatformSettings()
     delay_ms = _delay_ms(labels_after_ms(declared), labels_after)
     timeout_s = None if timeout is None else _duration("--timeout", timeout) / 1_000
     pace = Pace(rate, speed)
-    ensure_topics(platform.kafka, declared)
-    with Registry(platform.registry) as registry:
-        schema_ids = register_pipeline(registry, declared)
     script = write_script(read_rows(file, declared, start, limit), declared, delay_ms, start)
-    refuse_expired(platform.kafka, declared, script, time.time_ns() // 1_000_000)
-    with (
-        watching() as watch,
-        _stepping(platform, declared, schema_ids, script, lockstep, timeout_s) as steps,
-    ):
-        summary = Replay(platform.kafka, declared, schema_ids, script, pace, watch, steps).run()
+    with nullcontext() if lockstep is None else served(declared):
+        platform = PlatformSettings()
+        ensure_topics(platform.kafka, declared)
+        with Registry(platform.registry) as registry:
+            schema_ids = register_pipeline(registry, declared)
+        refuse_expired(platform.kafka, declared, script, time.time_ns() // 1_000_000)
+        with (
+            watching() as watch,
+            _stepping(platform, declared, schema_ids, script, lockstep, timeout_s) as steps,
+        ):
+            summary = Replay(platform.kafka, declared, schema_ids, script, pace, watch, steps).run()
     if as_json:
         typer.echo(json.dumps({**asdict(summary), "per_second": round(summary.per_second, 1)}))
         return

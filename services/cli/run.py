@@ -34,7 +34,11 @@ def run(
         list[str] | None, typer.Option(help="SERVICE=NUMBER, such as ingest=2; features=2 means every stage.")
     ] = None,
 ) -> None:
-    """Run a pipeline's services; one that dies is started again, SIGTERM lets all finish their batch."""
+    """Run a pipeline's services; one that dies is started again, SIGTERM lets all finish their batch.
+
+    Where no platform runs, an embedded one does for the length of the command.
+    """
+    from services.cli.platform import running_platform
     from services.stack.supervisor import Supervisor, plan_of, run_folder
     from shared.contracts.pipeline import find_pipeline, load_pipeline
     from shared.kafka.admin import ensure_topics
@@ -42,19 +46,21 @@ def run(
 
     declared = load_pipeline(find_pipeline(pipeline))
     planned = plan_of(declared, parse_workers(workers or []))
-    platform = PlatformSettings()
-    created = ensure_topics(platform.kafka, declared)
-    with Registry(platform.registry) as registry:
-        register_pipeline(registry, declared)
-    if created:
-        typer.echo(f"created {len(created)} topics", err=True)
     asked = _on_signal()
-    folder = run_folder(home(), declared.name)
-    with Supervisor(planned, folder) as supervisor:
-        typer.echo(f"{declared.name} runs: {', '.join(w.name for w in planned)}; logs in {folder}", err=True)
-        while not asked.wait(0.2):
-            supervisor.check()
-        typer.echo("draining", err=True)
+    with running_platform():
+        platform = PlatformSettings()
+        created = ensure_topics(platform.kafka, declared)
+        with Registry(platform.registry) as registry:
+            register_pipeline(registry, declared)
+        if created:
+            typer.echo(f"created {len(created)} topics", err=True)
+        folder = run_folder(home(), declared.name)
+        with Supervisor(planned, folder) as supervisor:
+            names = ", ".join(w.name for w in planned)
+            typer.echo(f"{declared.name} runs: {names}; logs in {folder}", err=True)
+            while not asked.wait(0.2):
+                supervisor.check()
+            typer.echo("draining", err=True)
 
 
 def parse_workers(given: list[str]) -> dict[str, int]:
