@@ -1,5 +1,6 @@
 """Proposals on commands.v1: each once, under an id that follows from its trigger's."""
 
+import json
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,8 +40,8 @@ class Proposals(Protocol):
         """An offset before which no later proposal stands."""
         ...
 
-    def find(self, command: str, start: int) -> bool:
-        """Whether this id stands there already, at `start` or behind it."""
+    def find(self, command: str, start: int) -> Proposal | None:
+        """What stands there already under this id, at `start` or behind it."""
         ...
 
     def send(self, proposal: Proposal) -> None:
@@ -62,13 +63,15 @@ class KafkaProposals:
         finally:
             reader.close()
 
-    def find(self, command: str, start: int) -> bool:
+    def find(self, command: str, start: int) -> Proposal | None:
         """Read what stands there from `start`."""
-        return any(
-            record["id"] == command
+        found = (
+            proposal_of(record)
             for polled in read_topic(self._kafka, self._records.topic, {0: start})
             for record in self._records.read(polled)
+            if record["id"] == command
         )
+        return next(found, None)
 
     def send(self, proposal: Proposal) -> None:
         """Publish and wait for the broker."""
@@ -90,3 +93,16 @@ def command_of(proposal: Proposal) -> Record:
         "parameters": canonical(proposal.parameters).decode(),
         "at": proposal.at,
     }
+
+
+def proposal_of(record: Record) -> Proposal:
+    """A record of commands.v1 as the proposal that it is."""
+    return Proposal(
+        record["id"],
+        record["model_name"],
+        record["model_digest"],
+        record["reason"],
+        record["evidence"],
+        json.loads(record["parameters"]),
+        record["at"],
+    )

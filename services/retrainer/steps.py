@@ -3,12 +3,15 @@
 The order, the same in docs/retraining.md:
 
 1. the trigger is written on runs.v1 with the ledger position it stands for; from then on that is fixed,
-2. dataset, statistics, train, evaluate, package: the result of each is kept under its key (inputs, code,
+2. commands.v1 is searched for `propose-<run>`: what was proposed before a kill stands, and the run goes to 5,
+3. dataset, statistics, train, evaluate, package: the result of each is kept under its key (inputs, code,
    parameters), then told on runs.v1; a result that is kept already is told as `cached`,
-3. propose: commands.v1 is searched for `propose-<run>`, which is sent only if it is not there,
-4. `done`, `failed` or `skipped` ends the run; only then is the trigger's own record acknowledged.
+4. `propose-<run>` is sent to commands.v1,
+5. propose is told on runs.v1, and `done`, `failed` or `skipped` ends the run; only then is the trigger's own
+   record acknowledged.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,21 +145,29 @@ class _Run:
             self._worker.close()
 
     def steps(self) -> dict[str, Any]:
-        """All of them; what the end says."""
+        """All of them; what the end says. What was proposed before a kill stands, whoever is champion by now."""
+        command = proposal_id(self.trigger.id)
+        proposal, state = self._r._proposals.find(command, self._commands), "cached"
+        if proposal is None:
+            proposal, state = self._work_out(command), "done"
+            self._r._proposals.send(proposal)
+        evidence = hashlib.sha256(proposal.evidence).hexdigest()
+        key = step_key("propose", [proposal.digest, evidence], code_digest(), command)
+        detail: dict[str, Any] = {"command": command, "digest": proposal.digest, "evidence": evidence}
+        if not any(each.step == "propose" for each in self._r._journal.past(self.trigger.id).steps):
+            self._tell("propose", state, key, detail)
+        said = {name: proposal.parameters[name] for name in ("dataset", "kind", "window")}
+        return {**said, "digest": proposal.digest, "command": command}
+
+    def _work_out(self, command: str) -> Proposal:
+        """Everything up to the proposal."""
         dataset = self._dataset()
         self._statistics(dataset)
         candidate = self._train(dataset)
         champion = self._r._outlook.champion(self._r._journal.proposed())
         verdict = self._evaluate(dataset, candidate, champion)
         packaged = self._package(dataset, candidate, verdict)
-        self._propose(dataset, candidate, champion, verdict, packaged)
-        return {
-            "dataset": dataset["dataset"],
-            "digest": packaged["digest"],
-            "kind": candidate["kind"],
-            "window": candidate["window"],
-            "command": proposal_id(self.trigger.id),
-        }
+        return self._proposal(command, dataset, candidate, champion, verdict, packaged)
 
     def _dataset(self) -> dict[str, Any]:
         wanted = wanted_rows(self._policy.window_rows, self._policy.validation)
@@ -273,52 +284,41 @@ class _Run:
         inputs: JsonValue = [said, candidate["digest"], metrics]
         return self._step("package", inputs, [self.trigger.id], lambda: self._ask(job))
 
-    def _propose(
+    def _proposal(
         self,
+        command: str,
         dataset: dict[str, Any],
         candidate: dict[str, Any],
         champion: dict[str, JsonValue],
         verdict: dict[str, Any],
         packaged: dict[str, Any],
-    ) -> None:
-        command = proposal_id(self.trigger.id)
-        key = step_key("propose", [packaged["digest"], verdict["evidence"]], code_digest(), command)
-        if self._r._journal.past(self.trigger.id).of("propose", key) is not None:
-            return
-        there = self._r._proposals.find(command, self._commands)
-        if not there:
-            keep = ("kind", "window", "metrics", "rows", "trained_until", "validation_rows")
-            parameters: dict[str, JsonValue] = {
-                "trigger": self.trigger.to_json(),
-                "sequence": self.trigger.sequence,
-                "dataset": dataset["dataset"],
-                **{name: candidate[name] for name in keep},
-                "others": [
-                    {name: each[name] for name in ("kind", "window", "metrics")}
-                    for each in candidate["others"]
-                ],
-                "figures": verdict["figures"],
-                "champion": champion,
-                "champion_problem": verdict["champion_problem"],
-                "unseen": verdict["unseen"],
-                "row_seconds": packaged["row_seconds"],
-                "bytes": packaged["bytes"],
-                "architecture": packaged["architecture"],
-            }
-            evidence = self._kept.get("blobs", verdict["evidence"])
-            self._r._proposals.send(
-                Proposal(
-                    command,
-                    self._pipeline.model.name,
-                    packaged["digest"],
-                    f"{self.trigger.kind} {self.trigger.id}",
-                    evidence,
-                    parameters,
-                    self.trigger.at,
-                )
-            )
-        detail = {"command": command, "digest": packaged["digest"], "evidence": verdict["evidence"]}
-        self._tell("propose", "cached" if there else "done", key, detail)
+    ) -> Proposal:
+        keep = ("kind", "window", "metrics", "rows", "trained_until", "validation_rows")
+        parameters: dict[str, JsonValue] = {
+            "trigger": self.trigger.to_json(),
+            "sequence": self.trigger.sequence,
+            "dataset": dataset["dataset"],
+            **{name: candidate[name] for name in keep},
+            "others": [
+                {name: each[name] for name in ("kind", "window", "metrics")} for each in candidate["others"]
+            ],
+            "figures": verdict["figures"],
+            "champion": champion,
+            "champion_problem": verdict["champion_problem"],
+            "unseen": verdict["unseen"],
+            "row_seconds": packaged["row_seconds"],
+            "bytes": packaged["bytes"],
+            "architecture": packaged["architecture"],
+        }
+        return Proposal(
+            command,
+            self._pipeline.model.name,
+            packaged["digest"],
+            f"{self.trigger.kind} {self.trigger.id}",
+            self._kept.get("blobs", verdict["evidence"]),
+            parameters,
+            self.trigger.at,
+        )
 
     def _step(
         self,

@@ -218,8 +218,8 @@ class MemoryProposals:
     def end(self) -> int:
         return len(self.sent)
 
-    def find(self, command: str, start: int) -> bool:
-        return any(each.id == command for each in self.sent[start:])
+    def find(self, command: str, start: int) -> Proposal | None:
+        return next((each for each in self.sent[start:] if each.id == command), None)
 
     def send(self, proposal: Proposal) -> None:
         self.fuse.spark()

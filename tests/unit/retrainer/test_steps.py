@@ -9,6 +9,7 @@ import pytest
 from services.retrainer.core.steps import run_slug, step_key
 from services.retrainer.core.triggers import END, Trigger
 from services.retrainer.process import StepFailed
+from services.retrainer.propose import Proposal
 from shared.models.evidence import unpack
 from shared.models.loading import load_model
 from tests.unit.retrainer.loops import Fuse, Killed, Loop, declared, labels, rows_of
@@ -107,6 +108,31 @@ def test_a_kill_anywhere_leaves_one_proposal_and_one_of_each_step(tmp_path: Path
         finished = [step for step, state in loop.journal.told(f"labels-{ROWS - 1}") if state != "started"]
         assert finished == ["dataset", "statistics", "train", "evaluate", "package", "propose", "done"], at
         assert loop.done.count("train") <= 2
+
+
+def test_what_was_proposed_before_a_kill_stands_under_another_champion(loop: Loop) -> None:
+    """The run's end names the model that was proposed, though judging it anew would package another."""
+    trigger = labels(ROWS - 1)
+    real = loop.proposals.send
+
+    def killed(proposal: Proposal) -> None:
+        real(proposal)
+        raise Killed
+
+    loop.proposals.send = killed  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        loop.runner().run(trigger)
+    loop.outlook._champion = {
+        "digest": loop.proposals.sent[0].digest,
+        "version": 2,
+        "sequence": 2,
+        "offset": 9,
+    }
+    assert loop.runner().run(trigger) == "done"
+    [proposal] = loop.proposals.sent
+    ends = [step.detail["digest"] for step in loop.journal.steps if step.step in ("propose", "done")]
+    assert ends == [proposal.digest, proposal.digest]
+    assert loop.journal.proposed() == proposal.digest
 
 
 def test_the_ledgers_end_is_fixed_when_the_run_begins(loop: Loop) -> None:
