@@ -21,15 +21,17 @@ from services.stack.supervisor import RestartPolicy
 from shared.contracts.generated import accepted_schema, features_schema, stage_schema
 from shared.contracts.pipeline import find_pipeline
 from shared.errors import Fatal
-from shared.kafka.reader import read_topic
+from shared.kafka.reader import bounds, open_reader, read_topic
 from shared.runtime.snapshots import SnapshotStore
 from shared.settings import home
-from shared.topics import ACCEPTED, stage_topic
+from shared.topics import ACCEPTED, FEATURES, stage_topic
 
 FOREVER = 2**62
 WEEK_MS = 7 * 86_400_000
 # Long enough for every source to be called idle after its last record, which the final states hold.
 SETTLE_S = 5.0
+# A service that starts on a busy machine writes later than this at most; one with nothing left to do never.
+SPARE_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,11 @@ class Plan:
     order: str = "event"
     kills: Mapping[str, int] = field(default_factory=dict)
     """SIGKILLs by service, at random moments."""
+    aimed: bool = False
+    """Kill each service in the order of `kills` when it has just written, before it can have committed what it
+    read for that."""
+    sips: int | None = None
+    """Records a poll at most: with few the work outlasts the kills, however fast the machine."""
     broker_kills: int = 0
     transactional: bool = True
     inference: bool = False
@@ -60,6 +67,10 @@ class Outcome:
     ids: list[str]
     names: list[str]
     matrix: Floats
+
+
+class Stalled(AssertionError):
+    """Something is missing: outputs that were to come have not."""
 
 
 def rehearse(frame: pl.DataFrame, name: str, plan: Plan) -> Outcome:
@@ -84,7 +95,7 @@ def rehearse(frame: pl.DataFrame, name: str, plan: Plan) -> Outcome:
             if plan.inference:
                 journey.wait_for(journey.topic("predictions.v1"), len(sent), stall_s=60.0)
         except Fatal as stall:
-            raise AssertionError(f"{stall}\n{whereabouts(journey, sent)}") from stall
+            raise Stalled(f"{stall}\n{whereabouts(journey, sent)}") from stall
         journey.rest(SETTLE_S)
     return _outcome(journey, plan, sent, disturbance.killed)
 
@@ -124,6 +135,8 @@ def _environment(plan: Plan) -> dict[str, str]:
     flag = "true" if plan.transactional else "false"
     services = ("INGEST", "FEATURES", "INFERENCE")
     environment = {f"MILLRACE_{s}__RUNTIME__TRANSACTIONAL": flag for s in services}
+    if plan.sips is not None:
+        environment |= {f"MILLRACE_{s}__RUNTIME__MAX_RECORDS": str(plan.sips) for s in services}
     # Often, so that runs of seconds recover from snapshots and not from the beginning.
     return environment | {f"MILLRACE_{s}__RUNTIME__SNAPSHOT_INTERVAL_S": "1" for s in services}
 
@@ -168,15 +181,47 @@ class _Everything(dict[str, int]):
         return FOREVER
 
 
+class Watchman:
+    """Sees a service write, at once."""
+
+    def __init__(self, journey: Journey) -> None:
+        name, entities = journey.pipeline.name, [entity.name for entity in journey.pipeline.entities]
+        # What no transaction has committed yet counts.
+        self._reader = open_reader(journey.platform.kafka, **{"isolation.level": "read_uncommitted"})
+        # Each stage writes what the next one is named for.
+        writers = ["ingest", *(f"features-{entity}" for entity in entities)]
+        topics = [ACCEPTED, *map(stage_topic, entities[1:]), FEATURES]
+        self._outputs = {writer: topic.of(name) for writer, topic in zip(writers, topics, strict=True)}
+
+    def sees_writing(self, service: str, limit_s: float) -> bool:
+        """Return as soon as `service` has written to its first partition; False if it did not in time."""
+        topic, deadline = self._outputs[service], time.monotonic() + limit_s
+        before = bounds(self._reader, topic, 0)[1]
+        while bounds(self._reader, topic, 0)[1] == before:
+            if time.monotonic() > deadline:
+                return False
+        return True
+
+    def close(self) -> None:
+        """Let go of the client."""
+        self._reader.close()
+
+
 class disturbing:  # noqa: N801 - reads as a word in a with statement
-    """Kills what the plan says, one after another, at random moments; `wait` returns when all is done."""
+    """Kills what the plan says, one after another; `wait` returns when all is done.
+
+    At random moments, or where the plan aims when the service has just written; who writes no more is spared.
+    """
 
     def __init__(self, journey: Journey, plan: Plan) -> None:
         self._journey, self._random = journey, random.Random(plan.seed)
+        blow = self._aimed if plan.aimed else self._blow
         blows: list[Callable[[], bool]] = [
-            self._blow(service) for service, count in plan.kills.items() for _ in range(count)
+            blow(service) for service, count in plan.kills.items() for _ in range(count)
         ]
-        self._random.shuffle(blows)
+        if not plan.aimed:
+            # Else as listed, the first stage first: it is through before the others are.
+            self._random.shuffle(blows)
         for at in range(plan.broker_kills):
             blows.insert((at + 1) * len(blows) // (plan.broker_kills + 1), self._broker)
         self._blows = blows
@@ -206,13 +251,27 @@ class disturbing:  # noqa: N801 - reads as a word in a with statement
                 if self._stop.wait(self._random.uniform(0.5, 2.5)):
                     return
                 while not blow():
-                    time.sleep(0.05)
+                    if self._stop.wait(0.05):
+                        return
                 self.killed += 1
         except BaseException as failure:  # shown by `wait`
             self._failure = failure
 
     def _blow(self, service: str) -> Callable[[], bool]:
         return lambda: self._journey.supervisor.kill(service, self._random.randrange(self._workers))
+
+    def _aimed(self, service: str) -> Callable[[], bool]:
+        def strike() -> bool:
+            watchman = Watchman(self._journey)
+            try:
+                if watchman.sees_writing(service, SPARE_S):
+                    return self._journey.supervisor.kill(service)
+            finally:
+                watchman.close()
+            self._stop.set()
+            return False
+
+        return strike
 
     def _broker(self) -> bool:
         embedded.kill_broker(home())

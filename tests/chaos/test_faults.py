@@ -4,6 +4,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -14,12 +15,13 @@ from services.cli.payments import World, payments
 from services.cli.replaying import Pace
 from services.cli.truth import RAW, TRUTH
 from services.stack import embedded
-from tests.chaos.rehearsal import Outcome, Plan, rehearse
+from tests.chaos.rehearsal import Outcome, Plan, Stalled, rehearse
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1_200)]
 
 KILLS = {"ingest": 5, "features-customer": 5, "features-terminal": 5, "inference": 5}
-KILLS_CONTROL = {"ingest": 6, "features-customer": 6, "features-terminal": 6}
+AIMED = {"ingest": 1, "features-customer": 2, "features-terminal": 2}
+FEW = payments(World(customers=600, terminals=500, days=25, seed=6))
 ROWS = int(os.environ.get("MILLRACE_CHAOS_ROWS", "67000"))
 
 
@@ -45,6 +47,12 @@ def frame() -> pl.DataFrame:
     if Path(RAW).is_file():
         return pl.read_csv(RAW, n_rows=ROWS)
     return payments(World(customers=1_000, terminals=2_000, days=35, seed=5))
+
+
+@pytest.fixture
+def aimed() -> Plan:
+    """Kills right behind an output, while there is more to do."""
+    return Plan(kills=AIMED, aimed=True, sips=200, seed=10)
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +83,21 @@ def test_calm_run_equals_the_published_truth(calm: Outcome) -> None:
     assert compared.mismatches == 0, compared.examples
 
 
-def test_without_transactions_kills_show() -> None:
-    """The negative control: the same kills double or change something once outputs and offsets are apart."""
-    frame = payments(World(customers=600, terminals=500, days=25, seed=6))
+def test_kills_between_output_and_commit_change_nothing(aimed: Plan) -> None:
+    outcome = rehearse(FEW, f"aimed-{uuid.uuid4().hex[:6]}", aimed)
+    assert outcome.killed == sum(AIMED.values())
+    assert outcome.vectors.holds, str(outcome.vectors)
+
+
+def test_without_transactions_kills_show(aimed: Plan) -> None:
+    """The negative control: the same kills double, lose or change something once outputs and offsets are apart."""
     for attempt in range(3):
-        plan = Plan(pace=Pace(rate=3_000), kills=KILLS_CONTROL, transactional=False, seed=10 + attempt)
-        outcome = rehearse(frame, f"plain-{uuid.uuid4().hex[:6]}", plan)
+        plan = replace(aimed, transactional=False, seed=10 + attempt)
+        try:
+            outcome = rehearse(FEW, f"plain-{uuid.uuid4().hex[:6]}", plan)
+        except Stalled:
+            return
+        assert outcome.killed == sum(AIMED.values())
         if not outcome.vectors.holds:
             return
     pytest.fail("kills without transactions left no trace: this control no longer controls anything")
