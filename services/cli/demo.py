@@ -2,13 +2,16 @@
 
 Card payments of sixty days, generated with a seed: the first part is replayed and a first model trained on
 it and announced; the rest goes through at full speed; then payments of this moment come in at a steady rate.
+Then loan applications whose world changes at a known event, with nobody there but the loop: see `demo_loop`.
 """
 
+import enum
 import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +21,13 @@ if TYPE_CHECKING:
     from services.cli.script import Script
 
 TRAINED_ON = 0.6
+
+
+class Part(enum.StrEnum):
+    """One of the two parts."""
+
+    PAYMENTS = "payments"
+    CHANGE = "change"
 
 
 def register(app: typer.Typer) -> None:
@@ -49,21 +59,55 @@ def demo(
     ] = 1_000,
     rate: Annotated[float, typer.Option(help="Events a second of the live part.", min=1.0)] = 1_000.0,
     seconds: Annotated[float, typer.Option(help="Length of the live part.", min=1.0)] = 10.0,
-    seed: Annotated[int, typer.Option(help="The same seed generates the same payments.")] = 7,
+    seed: Annotated[
+        int, typer.Option(help="The same seed generates the same payments and applications.")
+    ] = 7,
+    events: Annotated[
+        int, typer.Option(help="Loan applications; the world changes half way.", min=2_000)
+    ] = 6_000,
+    live: Annotated[
+        bool, typer.Option("--live", help="The applications at --pace, not in lockstep: the clock counts.")
+    ] = False,
+    pace: Annotated[float, typer.Option(help="Applications a second with --live.", min=1.0)] = 100.0,
+    plot: Annotated[
+        Path | None, typer.Option(help="PNG of the change; demo.png in the data folder by default.")
+    ] = None,
+    only: Annotated[Part | None, typer.Option(help="One part alone.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The summary as one JSON object.")] = False,
 ) -> None:
-    """Start everything, send generated payments through it, print what came out, stop everything."""
+    """Start everything, send generated events through it, print what came out, stop everything."""
+    from services.cli.changing import Change
+    from services.cli.demo_loop import change_lines, run_change
     from services.cli.platform import running_platform
+    from shared.settings import home
 
     teller = _Teller()
     teller.say("starting Kafka, the schema registry and Redis")
+    summary: dict[str, Any] = {}
     with running_platform():
-        summary = _run(teller, customers, rate, seconds, seed)
-    if as_json:
-        typer.echo(json.dumps(summary))
-    else:
-        _print(summary)
-    if not summary["exactly_once"]:
+        if only != Part.CHANGE:
+            summary = _run(teller, customers, rate, seconds, seed)
+        if only != Part.PAYMENTS:
+            change = Change(events=events, at=events // 2, seed=seed)
+            name = f"applications-demo-{time.time_ns() // 1_000_000}"
+            picture = plot or home() / "demo.png"
+            summary["change"] = run_change(name, change, pace if live else None, picture, teller.say)
+    told = [*(_lines(summary) if "events" in summary else [])]
+    told += [*([""] if told else []), *change_lines(summary["change"])] if "change" in summary else []
+    typer.echo(json.dumps(summary) if as_json else "\n".join(told))
+    _judge(summary)
+
+
+def _judge(summary: dict[str, Any]) -> None:
+    """Exit 1 where a promise was not kept."""
+    missing = summary.get("change", {}).get("missing", [])
+    if missing:
+        typer.echo(
+            f"demo: the loop did not close: {', '.join(missing)} after the change; "
+            f"see `millrace loop report {summary['change']['pipeline']}`",
+            err=True,
+        )
+    if missing or not summary.get("exactly_once", True):
         raise typer.Exit(1)
 
 
@@ -187,9 +231,9 @@ def _summary(
     }
 
 
-def _print(summary: dict[str, Any]) -> None:
+def _lines(summary: dict[str, Any]) -> list[str]:
     speed, latency, model = summary["throughput"], summary["latency"], summary["model"]
-    lines = [
+    return [
         f"events        {summary['events']}",
         f"predictions   {summary['predictions']} ({', '.join(f'{n} {k}' for k, n in summary['labels'].items())})",
         f"check         {summary['check']}",
@@ -197,4 +241,3 @@ def _print(summary: dict[str, Any]) -> None:
         f"latency       {', '.join(f'{k} {v}' for k, v in latency.items())}, event to committed prediction",
         f"model         version {model['version']}, AUC {model['auc']} on payments it had not seen",
     ]
-    typer.echo("\n".join(lines))

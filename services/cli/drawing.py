@@ -12,8 +12,8 @@ COLOURS = {"alarm": "#c0392b", "training": "#7f8c8d", "promotion": "#1e8449", "r
 NAMES = {"accuracy": "accuracy", "roc_auc": "area under the ROC curve"}
 
 
-def draw(story: Story, path: Path) -> None:
-    """Write a PNG."""
+def draw(story: Story, path: Path, change: int | None = None) -> None:
+    """Write a PNG; the event at which the world is known to have changed is shaded from there on."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -23,6 +23,8 @@ def draw(story: Story, path: Path) -> None:
     try:
         _trail(axes, story)
         _marks(axes, story)
+        if change is not None:
+            axes.axvspan(change, max(story.last, change + 1), color="#f4d03f", alpha=0.15, label="changed")
         axes.set_title(f"{story.pipeline}: {_headline(story)}", fontsize=10)
         axes.set_xlabel("events")
         axes.set_ylabel(f"{NAMES[story.metric]} of the last {story.window}")

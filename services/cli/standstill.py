@@ -38,6 +38,8 @@ Place = tuple[str, int]
 Beat = Callable[[], None]
 ASK_S = 10.0
 PAUSE_S = 0.03
+LONGEST_PAUSE_S = 0.2
+"""A training takes seconds: whoever waits for one leaves the machine to it."""
 START_S = 60.0
 
 
@@ -161,7 +163,8 @@ class Standstill:
         Raises:
             Retry: that was not so within `timeout_s`; the message says who is behind, and where.
         """
-        deadline = time.monotonic() + timeout_s
+        began = time.monotonic()
+        deadline = began + timeout_s
         before = -1
         while True:
             beat()
@@ -174,7 +177,8 @@ class Standstill:
                     f"{self.pipeline.name} does not come to rest within {timeout_s:.0f} s: "
                     + "; ".join(waits[:3] or ["records still come"])
                 )
-            time.sleep(PAUSE_S)
+            waited = time.monotonic() - began
+            time.sleep(min(LONGEST_PAUSE_S, max(PAUSE_S, waited / 20)) if waits else PAUSE_S)
 
     def look(self, groups: Collection[str], come_to: int | None = None) -> list[str]:
         """What keeps `groups` from resting, for people; nothing where all rest."""

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
@@ -15,7 +16,7 @@ from services.cli.truth import RAW, TRUTH
 from services.stack.endpoints import Endpoints
 from shared.settings import home
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 def millrace(*arguments: str, at: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -51,6 +52,26 @@ def test_demo_on_an_empty_home_balances_its_books_and_leaves_nothing_running(tmp
     assert summary["throughput"]["events_per_second"] > 0
     assert summary["model"]["auc"] > 0.6
     assert sum(summary["labels"].values()) == summary["predictions"]
+
+
+def test_demo_closes_the_circle_twice_alike(stack: Endpoints, tmp_path: Path) -> None:  # noqa: ARG001
+    """In lockstep the seed says what happens, not the machine: two runs at once slow each other down."""
+    pictures = [tmp_path / "a.png", tmp_path / "b.png"]
+    arguments = ("demo", "--only", "change", "--events", "4000", "--seed", "5", "--json", "--plot")
+    with ThreadPoolExecutor(2) as pool:
+        runs = list(pool.map(lambda each: millrace(*arguments, str(each)), pictures))
+    assert [each.returncode for each in runs] == [0, 0], runs[0].stderr + runs[1].stderr
+    one, other = (json.loads(each.stdout)["change"] for each in runs)
+    for told, picture in zip((one, other), pictures, strict=True):
+        assert told.pop("plot") == str(picture)
+        assert told.pop("pipeline").startswith("applications-demo-")
+        assert picture.read_bytes().startswith(b"\x89PNG")
+    assert one == other
+    assert one["lockstep"]
+    assert one["missing"] == []
+    assert 0 < one["alarm"] <= one["retrained"] < one["promoted"] < one["recovered"]
+    assert one["after"] > 0.8
+    assert one["excess"] > 0
 
 
 @pytest.fixture(scope="module")
