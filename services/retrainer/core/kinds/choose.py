@@ -9,6 +9,7 @@ from pydantic import JsonValue
 from services.retrainer.core.kinds.boosted import fit_trees
 from services.retrainer.core.kinds.networks import fit_linear, fit_network
 from services.retrainer.core.kinds.online import OnlineLearner
+from services.retrainer.core.kinds.ranking import ranked
 from services.retrainer.core.kinds.rows import Candidate, Fitted, Floats, Plan, TrainingRows, measured
 from services.retrainer.core.kinds.windows import window
 from shared.errors import Refused
@@ -83,8 +84,7 @@ def candidates(
         found.append(_candidate(kind, name, fitted, part, tail))
     if not found:
         raise refused[0] if refused else Refused("no kind of model is declared that could be trained")
-    sign = 1.0 if metric == "log_loss" else -1.0
-    return sorted(found, key=lambda each: sign * each.figures.get(metric, float("-inf")))
+    return ranked(found, tail.targets, metric, seed)
 
 
 def _attempts(
