@@ -1,4 +1,4 @@
-"""Known changes of river's streams under the default settings: found within 500 outcomes; nothing where none is."""
+"""Known changes of river's streams under the defaults: found within 500 outcomes, and nothing where none is."""
 
 from dataclasses import replace
 
