@@ -24,7 +24,7 @@ from shared.errors import Refused
 from shared.runtime.entry import Start, guarded, prepare
 from shared.runtime.polled import Polled
 from shared.settings import PlatformSettings, home
-from shared.topics import COMMANDS, DRIFT, LABELED, RUNS
+from shared.topics import COMMANDS, DRIFT, LABELED, REPLAYS, RUNS
 
 
 def build(
@@ -44,6 +44,7 @@ def build(
         pipeline.model.name,
         ModelsTopic(kafka, pipeline, ids),
         alarms,
+        REPLAYS.of(pipeline.name),
         DriftGroup(kafka, f"millrace.{pipeline.name}.drift", labeled) if watched else None,
         lambda sequence: retraining.offset_of(sequence),
         settings.drift_wait_s,

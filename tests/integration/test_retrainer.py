@@ -22,6 +22,8 @@ from services.retrainer.core.recipe import root_of
 from services.retrainer.core.segments import seal
 from services.retrainer.kept import kept_of
 from services.retrainer.ledger import KafkaLedger
+from services.retrainer.outlook import KafkaOutlook
+from services.retrainer.releases import ModelsTopic
 from shared.codec.batch import Batch
 from shared.contracts.generated import labeled_schema
 from shared.contracts.pipeline import Pipeline, load_pipeline
@@ -35,7 +37,7 @@ from shared.runtime.entry import Start, prepare
 from shared.runtime.tables import Table
 from shared.settings import PlatformSettings
 from shared.store.artefacts import ArtefactStore
-from shared.topics import COMMANDS, DRIFT, LABELED, RUNS, Topic
+from shared.topics import COMMANDS, DRIFT, LABELED, REPLAYS, RUNS, Topic
 from tests.unit.retrainer.loops import rows_of, write_declaration
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("stack"), pytest.mark.timeout(900)]
@@ -237,6 +239,36 @@ def test_datasets_are_rebuilt_from_the_log(scene: Scene) -> None:
     code, said = _call("rebuild", name, kept.put_manifest(forged))
     assert code == 1
     assert "row 7, label_class" in said["error"]
+
+
+def test_within_a_step_of_lockstep_no_verdict_is_waited_for(scene: Scene) -> None:
+    """The controller decides behind the step, and the step ends behind the run: waiting would be in vain."""
+    kafka, name, ids = scene.start.platform.kafka, scene.pipeline.name, scene.start.schema_ids
+    outlook = KafkaOutlook(
+        kafka,
+        scene.pipeline.model.name,
+        ModelsTopic(kafka, scene.pipeline, ids),
+        Records.of(DRIFT, name, ids),
+        REPLAYS.of(name),
+        None,
+        lambda _sequence: -1,
+        0.0,
+        90.0,
+        lambda: False,
+    )
+
+    word = {"id": "replay", "order_time": 5, "lease_ms": 600_000, "next_offsets": {}}
+    assert not outlook.within_step()
+    scene.send(REPLAYS, {**word, "state": "STEP"})
+    assert outlook.within_step()
+    begin = time.monotonic()
+    assert outlook.champion("0" * 64) == {}
+    assert time.monotonic() - begin < 90
+    scene.send(REPLAYS, {**word, "state": "REST"})
+    assert not outlook.within_step()
+    scene.send(REPLAYS, {**word, "state": "STEP"})
+    scene.send(REPLAYS, {**word, "state": "CLOSED"})
+    assert not outlook.within_step()
 
 
 def test_training_beyond_its_limits_fails_and_the_service_lives(
