@@ -20,7 +20,7 @@ from tests.chaos.rehearsal import Outcome, Plan, Stalled, rehearse
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(1_200)]
 
 KILLS = {"ingest": 5, "features-customer": 5, "features-terminal": 5, "inference": 5}
-AIMED = {"ingest": 1, "features-customer": 2, "features-terminal": 2}
+AIMED = {"ingest": 1, "features-customer": 1, "features-terminal": 2}
 FEW = payments(World(customers=600, terminals=500, days=25, seed=6))
 ROWS = int(os.environ.get("MILLRACE_CHAOS_ROWS", "67000"))
 
