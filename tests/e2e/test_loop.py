@@ -1,13 +1,11 @@
 """The loop as a user meets it: three commands on a file never seen before, and twice the same story."""
 
-import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +14,15 @@ import polars as pl
 import pytest
 from sklearn.datasets import make_classification
 
+from schemas import platform_schema
 from services.cli.chronicle import read_chronicle
 from services.cli.journey import Journey
 from services.cli.script import labels_after_ms, read_rows, write_script
+from services.cli.serving import is_run
 from services.cli.story import Story
 from services.stack.endpoints import Endpoints
 from shared.settings import home
+from shared.topics import PREDICTIONS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -70,34 +71,15 @@ def environment(folder: Path) -> dict[str, str]:
     return {**kept, "MILLRACE_HOME": str(home()), "PYTHONPATH": str(root), "PWD": str(folder)}
 
 
-@contextlib.contextmanager
-def running(name: str, folder: Path) -> Iterator[None]:
-    """`millrace run` beside the block; it must drain when asked to."""
-    with (folder / "run.log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "services.cli.main", "run", name],
-            cwd=folder,
-            env=environment(folder),
-            stdout=log,
-            stderr=log,
-        )
-        try:
-            yield
-            assert process.poll() is None, (folder / "run.log").read_text()
-        finally:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=90) == 0, (folder / "run.log").read_text()
-
-
 def test_any_file_goes_to_a_loop_report_with_three_commands(
     stack: Endpoints, pipeline_name: str, tmp_path: Path
 ) -> None:
     assert stack.bootstrap_servers
     changing(BEFORE, AFTER, CLASSES, COLUMNS, seed=5).write_csv(tmp_path / "any.csv")
     millrace("init", pipeline_name, "--from", "any.csv", "--label", "kind", folder=tmp_path)
-    with running(pipeline_name, tmp_path):
-        arguments = ("--pipeline", pipeline_name, "--lockstep", str(STEP), "--json")
-        sent = json.loads(millrace("replay", "any.csv", *arguments, folder=tmp_path))
+    arguments = ("--pipeline", pipeline_name, "--lockstep", str(STEP), "--json")
+    sent = json.loads(millrace("replay", "any.csv", *arguments, folder=tmp_path))
+    assert not is_run(pipeline_name), "the replay ran the services, and stops them"
     told = json.loads(
         millrace("loop", "report", pipeline_name, "--json", "--plot", "loop.png", folder=tmp_path)
     )
@@ -107,6 +89,7 @@ def test_any_file_goes_to_a_loop_report_with_three_commands(
     assert (tmp_path / "loop.png").stat().st_size > 10_000
     _learnt(told)
     _found_the_change(told)
+    _models_at_agrees(told, tmp_path)
 
 
 def _learnt(told: dict[str, Any]) -> None:
@@ -131,6 +114,26 @@ def _found_the_change(told: dict[str, Any]) -> None:
     end = [value for index, value in told["trail"] if index >= BEFORE][-1]
     low = min(value for index, value in told["trail"] if index >= BEFORE)
     assert end > low
+
+
+def _models_at_agrees(told: dict[str, Any], folder: Path) -> None:
+    """`models at` names, in the middle of each reign, the version that the predictions of then carry."""
+    name = told["pipeline"]
+    journey = Journey(folder / "schemas" / name)
+    rows = journey.rows(
+        journey.topic(PREDICTIONS.name), platform_schema("prediction"), ["order_time", "model_version"]
+    )
+    order = np.argsort(rows["order_time"].array, kind="stable")
+    times, versions = rows["order_time"].array[order], rows["model_version"].array[order]
+    reigns = [each for each in told["versions"] if each["events"]]
+    assert len(reigns) > 2
+    for reign in reigns:
+        middle = reign["first"] + reign["events"] // 2
+        moment = datetime.fromtimestamp(int(times[middle]) / 1_000, UTC).isoformat()
+        said = json.loads(millrace("models", "at", name, moment, "--json", folder=folder))
+        assert said["version"] == said["decided"] == versions[middle] == reign["version"]
+        assert said["agrees"]
+        assert {each["version"] for each in said["predictions"]} == {reign["version"]}
 
 
 def story_of(tmp_path: Path, name: str, file: Path) -> Story:
