@@ -31,11 +31,12 @@ from shared.control.records import Record, Records
 from shared.errors import Retry
 from shared.kafka.columns import to_polled
 from shared.kafka.reader import open_reader, read_topic
-from shared.topics import AUDIT, COMMANDS, LABELED, MODELS, RUNS, Topic
+from shared.topics import AUDIT, COMMANDS, DRIFT, LABELED, MODELS, RUNS, Topic
 from tests.chaos.loop_laws import Left, Row
 
 SERVICES = ("feedback", "drift", "retrainer", "controller")
 STAGES = (
+    "alarm",
     "trigger",
     "dataset",
     "statistics",
@@ -50,20 +51,21 @@ STAGES = (
     "canary",
     "champion",
 )
-"""Records after which something is killed: of runs.v1 by their step, of audit.v1 by a version's new state."""
+"""Records after which something is killed: alarms, those of runs.v1 by step, of audit.v1 by a version's state."""
 LONGEST_S = 1.0
-POLICY = """[policy.retrain]
+RETRAIN = """[policy.retrain]
 min_rows = 150
 every_labels = 250
-
-[policy.promotion]
-shadow_labels = 40
-canary_share = 0.5
-canary_labels = 20
 """
-CHANGE = Change(events=1_500, at=800)
-STEP = 150
-RATE = 25.0
+TRIALS = """
+[policy.promotion]
+shadow_labels = 20
+canary_share = 0.5
+canary_labels = 10
+"""
+CHANGE = Change(events=1_000, at=500)
+STEP = 125
+RATE = 15.0
 PATIENCE_S = 600.0
 
 
@@ -77,12 +79,12 @@ class Blow:
 
 
 def blows(seed: int, turns: int = 2) -> list[Blow]:
-    """`turns` kills a stage, of another service each; two seeds in a row hit every service at every stage."""
+    """`turns` kills a stage, of another service each; two even seeds, or two odd ones, hit each at each stage."""
     chance = random.Random(seed)
     found = []
     for turn in range(turns):
         for at, stage in enumerate(STAGES):
-            service = SERVICES[(at + turn + 2 * seed) % len(SERVICES)]
+            service = SERVICES[(at + turn + 2 * (seed // 2)) % len(SERVICES)]
             name = chance.choice(("feedback-join", "feedback-score")) if service == "feedback" else service
             found.append(Blow(name, stage, chance.choice((0.0, chance.uniform(0.0, LONGEST_S)))))
     return found
@@ -100,9 +102,12 @@ class Told:
 
 
 def run(folder: Path, name: str, planned: Sequence[Blow] = (), *, lockstep: bool = True) -> Told:
-    """Declare the changing stream under `name`, send it, and read what is left once all have come to rest."""
+    """Declare the changing stream under `name`, send it, and read what is left once all have come to rest.
+
+    In lockstep what passes the gate is promoted at once, else it is a shadow and a canary before.
+    """
     began = time.monotonic()
-    declare(folder, name)
+    declare(folder, name, RETRAIN if lockstep else RETRAIN + TRIALS)
     journey = Journey(
         folder / name, environment=_environment(), policy=RestartPolicy(0.1, 1.0, 200), services="loop"
     )
@@ -118,14 +123,14 @@ def run(folder: Path, name: str, planned: Sequence[Blow] = (), *, lockstep: bool
     return Told(left_by(journey), story, storm.killed, storm.missed, time.monotonic() - began)
 
 
-def declare(folder: Path, name: str) -> None:
-    """Write the stream as a file, and its declaration as `millrace init --from` makes it, with a short policy."""
+def declare(folder: Path, name: str, policy: str) -> None:
+    """Write the stream as a file, and its declaration as `millrace init --from` makes it, but for the policy."""
     file = folder / "stream.csv"
     if not file.exists():
         applications(CHANGE).drop("customer", "second").write_csv(file)
     (folder / name).mkdir()
     for each, text in files_from(Wish(name, file, "repaid")).items():
-        (folder / name / each).write_text(text.replace("[policy.retrain]", POLICY))
+        (folder / name / each).write_text(text.replace("[policy.retrain]", policy))
 
 
 def _environment() -> dict[str, str]:
@@ -149,7 +154,7 @@ def _replay(journey: Journey, script: Script) -> None:
 
 
 class _Storm:
-    """Follows runs.v1 and audit.v1 and strikes when a stage comes for which a blow is planned."""
+    """Follows drift.v1, runs.v1 and audit.v1 and strikes when a stage comes for which a blow is planned."""
 
     def __init__(self, journey: Journey, planned: Sequence[Blow]) -> None:
         self._journey = journey
@@ -193,7 +198,9 @@ class _Storm:
         journey = self._journey
         names = {
             records.topic: records
-            for records in (Records.of(t, journey.pipeline.name, journey.schema_ids) for t in (RUNS, AUDIT))
+            for records in (
+                Records.of(t, journey.pipeline.name, journey.schema_ids) for t in (DRIFT, RUNS, AUDIT)
+            )
         }
         reader = open_reader(journey.platform.kafka, **{"fetch.wait.max.ms": 20})
         reader.assign([TopicPartition(topic, 0, 0) for topic in names])
@@ -211,7 +218,9 @@ class _Storm:
 
 
 def stage_of(record: Record) -> str:
-    """The stage that a record of runs.v1 or audit.v1 ends."""
+    """The stage that a record of drift.v1, runs.v1 or audit.v1 ends."""
+    if "family" in record:
+        return "alarm"
     if "step" not in record:
         return str(record["state"])
     return f"{record['step']}.started" if record["state"] == "started" != record["step"] else record["step"]
