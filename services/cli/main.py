@@ -6,7 +6,10 @@ declaration or the machine must change first.
 """
 
 import importlib
+import signal
 import sys
+from types import FrameType
+from typing import NoReturn
 
 import typer
 
@@ -54,14 +57,22 @@ def exit_code(error: MillraceError) -> int:
 
 def main() -> None:
     """Entry point of the console script: a Millrace error is shown as its message and ends in its exit
-    code.
+    code. SIGTERM and a terminal that goes unwind as an error does, so that what was started is stopped.
     """
     keep_bytecode(home())
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _leave)
     try:
         build()()
     except MillraceError as error:
         sys.stderr.write(f"millrace: {error}\n")
         raise SystemExit(exit_code(error)) from None
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    del frame
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -72,6 +73,20 @@ def test_demo_closes_the_circle_twice_alike(stack: Endpoints, tmp_path: Path) ->
     assert 0 < one["alarm"] <= one["retrained"] < one["promoted"] < one["recovered"]
     assert one["after"] > 0.8
     assert one["excess"] > 0
+
+
+def test_a_demo_that_is_told_to_end_leaves_nothing_running(tmp_path: Path) -> None:
+    empty = tmp_path / "home"
+    command = [sys.executable, "-m", "services.cli.main", "demo", "--customers", "200", "--only", "payments"]
+    environment = {**os.environ, "MILLRACE_HOME": str(empty)}
+    with subprocess.Popen(command, env=environment, text=True, stderr=subprocess.PIPE) as demo:
+        assert demo.stderr is not None
+        assert any("services started" in line for line in demo.stderr)
+        assert len(living_in(empty)) > 5
+        demo.terminate()
+        demo.stderr.read()
+        assert demo.wait(90) == 128 + signal.SIGTERM
+    assert living_in(empty) == []
 
 
 @pytest.fixture(scope="module")
