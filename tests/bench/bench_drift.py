@@ -1,6 +1,6 @@
 """Drift detectors on river's synthetic streams: what is found, how soon, and false alarms. One setting for all.
 
-Run: `python -m tests.bench.bench_drift [SEEDS [STATIONARY_EVENTS]]`; prints the Markdown tables of docs/benchmarks.md.
+Run: `python -m tests.bench.bench_drift [SEEDS [STATIONARY_EVENTS]]`; prints the tables of docs/benchmarks.md.
 """
 
 import sys
