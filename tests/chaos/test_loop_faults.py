@@ -66,8 +66,10 @@ def test_kills_in_lockstep_change_nothing(folder: Path, mark: str, calm: Told, s
     _complete(told)
     assert told.left.ledger == calm.left.ledger
     assert _told(told.story) == _told(calm.story)
-    assert told.story.figures == calm.story.figures
-    assert told.story.trail == calm.story.trail
+    # Scores depend on the batch that a row was in by their last bits; what was decided does not.
+    assert told.story.figures == pytest.approx(calm.story.figures, abs=1e-6)
+    assert [at for at, _ in told.story.trail] == [at for at, _ in calm.story.trail]
+    assert [value for _, value in told.story.trail] == pytest.approx([value for _, value in calm.story.trail])
 
 
 @pytest.mark.chaos

