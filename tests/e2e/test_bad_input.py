@@ -208,7 +208,7 @@ def test_after_a_kill_nothing_is_named_again(running: Running) -> None:
     for _ in range(5):
         traffic.tick()
     traffic.flush()
-    answers.wait_for(list(traffic.sent.answered), 60.0)
+    answers.wait_for(list(traffic.sent.answered), WARM_UP_S)
     once = exactly_once(list(traffic.sent.answered), [answer.event_id for answer in answers.all])
     assert once.holds, once
     _check_letters(running)

@@ -113,6 +113,14 @@ def test_a_service_needs_its_own_extra_only(
     assert "schemas" in _run([str(python.with_name("millrace")), "--help"], tmp_path)
 
 
+@pytest.mark.parametrize("service", ["drift", "retrainer"])
+def test_a_service_on_faust_reads_what_the_others_compress(
+    service: str, installed: Callable[[str], Path], tmp_path: Path
+) -> None:
+    code = "from aiokafka.codec import has_gzip, has_lz4; print(has_gzip(), has_lz4())"
+    assert _run([str(installed(service)), "-c", code], tmp_path) == "True True\n"
+
+
 def test_services_installed_apart_answer_together(
     stack: Endpoints, installed: Callable[[str], Path], pipeline_name: str, tmp_path: Path
 ) -> None:
