@@ -77,6 +77,7 @@ def _agree(got: Floats, want: Floats, specs: list[WindowSpec], rows: list[Row]) 
             np.testing.assert_array_equal(got[:, at], want[:, at], err_msg=str(spec))
 
 
+@pytest.mark.timeout(900)
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(
     specs=specs,
