@@ -110,7 +110,7 @@ def test_every_topic_has_its_subject_and_level() -> None:
     assert found["shop.labels.v1-value"] == "BACKWARD_TRANSITIVE"
     assert found["shop.features-shop.v1-value"] == "BACKWARD_TRANSITIVE"
     assert found["shop.predictions.v1-value"] == "FULL_TRANSITIVE"
-    assert len(found) == 19
+    assert len(found) == 20
 
 
 def test_without_labels_there_is_no_subject_for_them() -> None:
