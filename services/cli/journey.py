@@ -13,6 +13,7 @@ from typing import Any, Self
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from services.cli.lockstep import TIMEOUT_S, Lockstep
+from services.cli.platform import prepare
 from services.cli.replaying import Pace, Replay, Summary
 from services.cli.replaying import Watch as ReplayWatch
 from services.cli.script import Script
@@ -21,10 +22,8 @@ from services.stack.supervisor import RestartPolicy, Services, Supervisor, Worke
 from shared.codec.batch import Batch
 from shared.contracts.pipeline import Pipeline, load_pipeline
 from shared.errors import Fatal, Retry
-from shared.kafka.admin import ensure_topics
 from shared.kafka.config import client_config
 from shared.kafka.reader import open_reader, partitions_of, read_topic
-from shared.kafka.registry import Registry, register_pipeline
 from shared.runtime.tables import Table
 from shared.settings import KafkaSettings, PlatformSettings, home
 from shared.topics import ACCEPTED, EVENTS, LABELS, REPLAYS, stage_topic
@@ -83,10 +82,7 @@ class Journey:
 
     def __post_init__(self) -> None:
         self.pipeline = load_pipeline(self.folder)
-        self.platform = PlatformSettings()
-        ensure_topics(self.platform.kafka, self.pipeline)
-        with Registry(self.platform.registry) as registry:
-            self.schema_ids = register_pipeline(registry, self.pipeline)
+        self.platform, self.schema_ids = prepare(self.pipeline)
 
     def __enter__(self) -> Self:
         environment = {

@@ -121,11 +121,8 @@ def story_json(story: "Story") -> dict[str, Any]:
         "roc_auc": story.figures.get("roc_auc"),
         "log_loss": story.figures.get("log_loss"),
     }
-    counts: dict[str, int] = {}
-    for mark in story.marks:
-        counts[mark.what] = counts.get(mark.what, 0) + 1
     return told | {
-        "counts": counts,
+        "counts": story.counts,
         "marks": [asdict(mark) for mark in story.marks],
         "versions": [asdict(reign) for reign in story.reigns],
         "trail": [list(point) for point in story.trail],

@@ -104,9 +104,6 @@ def _run(folder: Path, file: Path, size: int, limit: int | None, say: Say) -> "S
 
 def outcome_json(outcome: Outcome) -> dict[str, Any]:
     """What loop-elec2.json holds."""
-    counts: dict[str, int] = {}
-    for mark in outcome.on.marks:
-        counts[mark.what] = counts.get(mark.what, 0) + 1
     first = next((each for each in outcome.off.reigns if each.version > 1 and each.events), None)
     return {
         "accuracy": round(outcome.accuracy, 6),
@@ -119,7 +116,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "pipeline": outcome.on.pipeline,
         "pipeline_loop_off": outcome.off.pipeline,
         "loop_off_model": None if first is None else {"version": first.version, "from_event": first.first},
-        "counts": counts,
+        "counts": outcome.on.counts,
         "versions": [
             {"version": each.version, "kind": each.kind, "first": each.first, "events": each.events}
             for each in outcome.on.reigns

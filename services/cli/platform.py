@@ -8,7 +8,18 @@ from pathlib import Path
 
 from services.cli.stack import download_progress
 from services.stack import embedded
-from shared.settings import home
+from shared.contracts.pipeline import Pipeline
+from shared.kafka.admin import ensure_topics
+from shared.kafka.registry import Registry, register_pipeline
+from shared.settings import PlatformSettings, home
+
+
+def prepare(pipeline: Pipeline) -> tuple[PlatformSettings, dict[str, int]]:
+    """The platform with the pipeline's topics and contracts on it, and the ids of these by topic name."""
+    platform = PlatformSettings()
+    ensure_topics(platform.kafka, pipeline)
+    with Registry(platform.registry) as registry:
+        return platform, register_pipeline(registry, pipeline)
 
 
 @contextmanager

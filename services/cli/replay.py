@@ -69,25 +69,23 @@ def replay(
 
     In lockstep the platform and the services are started for the length of the replay where nobody runs them.
     """
+    from services.cli.platform import prepare, running_platform
     from services.cli.replaying import Pace, Replay, refuse_expired
     from services.cli.script import labels_after_ms, read_rows, write_script
     from services.cli.serving import served
     from shared.contracts.pipeline import find_pipeline, load_pipeline
-    from shared.kafka.admin import ensure_topics
-    from shared.kafka.registry import Registry, register_pipeline
 
     declared = load_pipeline(find_pipeline(pipeline))
     delay_ms = _delay_ms(labels_after_ms(declared), labels_after)
     timeout_s = None if timeout is None else _duration("--timeout", timeout) / 1_000
     pace = Pace(rate, speed)
     script = write_script(read_rows(file, declared, start, limit), declared, delay_ms, start)
-    with nullcontext() if lockstep is None else served(declared):
-        platform = PlatformSettings()
-        ensure_topics(platform.kafka, declared)
-        with Registry(platform.registry) as registry:
-            schema_ids = register_pipeline(registry, declared)
+    alone = lockstep is None
+    with nullcontext() if alone else running_platform():
+        platform, schema_ids = prepare(declared)
         refuse_expired(platform.kafka, declared, script, time.time_ns() // 1_000_000)
         with (
+            nullcontext() if alone else served(declared),
             watching() as watch,
             _stepping(platform, declared, schema_ids, script, lockstep, timeout_s) as steps,
         ):

@@ -7,13 +7,10 @@ from contextlib import contextmanager
 
 import typer
 
-from services.cli.platform import running_platform
 from services.stack import process
 from services.stack.supervisor import Supervisor, plan_of, run_folder
 from shared.contracts.pipeline import Pipeline
-from shared.kafka.admin import ensure_topics
-from shared.kafka.registry import Registry, register_pipeline
-from shared.settings import PlatformSettings, home
+from shared.settings import home
 
 GRACE_S = 5.0
 """So long a `millrace run` that was typed just before may take to start its first worker."""
@@ -22,26 +19,19 @@ PAUSE_S = 0.1
 
 @contextmanager
 def served(pipeline: Pipeline, grace_s: float = GRACE_S) -> Iterator[None]:
-    """A running platform, and on it the services of `pipeline`.
+    """The services of `pipeline`, which is prepared, on the platform that runs.
 
     What runs already is used and left alone; what was started here is stopped behind the block. On a cluster of
     your own nothing is started.
     """
     external = bool(os.environ.get("MILLRACE_KAFKA__BOOTSTRAP_SERVERS"))
-    with running_platform():
-        platform = PlatformSettings()
-        ensure_topics(platform.kafka, pipeline)
-        with Registry(platform.registry) as registry:
-            register_pipeline(registry, pipeline)
-        if external or is_run(pipeline.name, grace_s):
-            yield
-            return
-        logs = run_folder(home(), pipeline.name)
-        typer.echo(
-            f"nobody runs {pipeline.name}: its services run with this command; logs in {logs}", err=True
-        )
-        with Supervisor(plan_of(pipeline), logs):
-            yield
+    if external or is_run(pipeline.name, grace_s):
+        yield
+        return
+    logs = run_folder(home(), pipeline.name)
+    typer.echo(f"nobody runs {pipeline.name}: its services run with this command; logs in {logs}", err=True)
+    with Supervisor(plan_of(pipeline), logs):
+        yield
 
 
 def is_run(name: str, grace_s: float = 0.0) -> bool:

@@ -5,6 +5,7 @@ events: an alarm or a decision at the first event behind the record that raised 
 force at the first event that it answered.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -118,6 +119,11 @@ class Story:
     trail: Sequence[tuple[int, float]]
     first: int
     last: int
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How often each thing happened, in the order of first times."""
+        return dict(Counter(mark.what for mark in self.marks))
 
 
 class Telling:

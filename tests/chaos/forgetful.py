@@ -15,6 +15,8 @@ from collections import defaultdict
 from types import TracebackType
 from typing import Self
 
+from tests.e2e.raw_produce import read_exactly
+
 PRODUCE, METADATA, API_VERSIONS, INIT_PRODUCER_ID = 0, 3, 18, 22
 # Fetch is not spoken, but tells the client that records are of the newest format.
 SPOKEN = {PRODUCE: 3, 1: 4, METADATA: 1, API_VERSIONS: 0, INIT_PRODUCER_ID: 0}
@@ -153,14 +155,4 @@ def _text_bytes(data: bytes, at: int) -> int:
 
 def _receive(link: socket.socket) -> bytes:
     """One request, whole."""
-    return _exactly(link, int(struct.unpack(">i", _exactly(link, 4))[0]))
-
-
-def _exactly(link: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        more = link.recv(size - len(data))
-        if not more:
-            raise ConnectionError("the client hung up")
-        data += more
-    return data
+    return read_exactly(link, int(struct.unpack(">i", read_exactly(link, 4))[0]))

@@ -40,10 +40,7 @@ def calm(folder: Path, mark: str) -> Told:
 
 
 def _short(told: Told) -> str:
-    counts: dict[str, int] = {}
-    for each in told.story.marks:
-        counts[each.what] = counts.get(each.what, 0) + 1
-    return f"{counts}, {len(told.left.datasets)} datasets, {len(told.left.ledger)} outcomes"
+    return f"{told.story.counts}, {len(told.left.datasets)} datasets, {len(told.left.ledger)} outcomes"
 
 
 @pytest.mark.chaos

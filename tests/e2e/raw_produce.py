@@ -103,8 +103,8 @@ def produce(address: str, topic: str, partition: int, batch: bytes) -> int:
     host, port = address.rsplit(":", 1)
     with socket.create_connection((host, int(port)), timeout=TIMEOUT_S) as link:
         link.sendall(struct.pack(">i", len(header) + len(body)) + header + body)
-        size = struct.unpack(">i", _read(link, 4))[0]
-        answer = _read(link, size)
+        size = struct.unpack(">i", read_exactly(link, 4))[0]
+        answer = read_exactly(link, size)
     # correlation id, count of topics, name, count of partitions, then partition, error, offset
     at = 4 + 4 + 2 + len(name) + 4
     _, error, offset = struct.unpack_from(">ihq", answer, at)
@@ -113,11 +113,12 @@ def produce(address: str, topic: str, partition: int, batch: bytes) -> int:
     return int(offset)
 
 
-def _read(link: socket.socket, size: int) -> bytes:
+def read_exactly(link: socket.socket, size: int) -> bytes:
+    """The next `size` bytes; ConnectionError where the other side hangs up before."""
     data = b""
     while len(data) < size:
         more = link.recv(size - len(data))
         if not more:
-            raise RuntimeError("the broker closed the connection")
+            raise ConnectionError("the other side hung up")
         data += more
     return data

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from services.drift.core.records import LabeledRows, ProfileColumn, ProfileRow
+from services.drift.core.records import LabeledRows, ProfileRow
+from services.drift.rows import profile_row
 from services.features.core.profile import Profiler
 from shared.codec.batch import Floats
 
@@ -40,25 +41,4 @@ def profiles(matrix: Floats, every: int = 1_000, unit: int = 0) -> list[ProfileR
     """What the features service would say of these vectors."""
     names = [f"f{i}" for i in range(matrix.shape[1])]
     profiler = Profiler(unit, names, np.full(len(names), np.nan), every)
-    return [
-        ProfileRow(
-            record["unit"],
-            record["number"],
-            record["rows"],
-            record["first_order_time"],
-            record["order_time"],
-            tuple(record["names"]),
-            tuple(
-                ProfileColumn(
-                    np.array(c["buckets"], np.int64),
-                    np.array(c["counts"], np.int64),
-                    c["zeros"],
-                    c["missing"],
-                    c["minimum"],
-                    c["maximum"],
-                )
-                for c in record["columns"]
-            ),
-        )
-        for record in profiler.step(matrix, np.arange(len(matrix)))
-    ]
+    return [profile_row(record) for record in profiler.step(matrix, np.arange(len(matrix)))]
