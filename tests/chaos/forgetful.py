@@ -6,6 +6,7 @@ the next one has come in or `patience_s` is over; then it takes everything, what
 Kafka does where a producer's state has expired.
 """
 
+import contextlib
 import select
 import socket
 import struct
@@ -42,7 +43,8 @@ class ForgetfulBroker:
         """Whether a request came in behind the refused one before that was answered."""
         self._patience_s, self._refusing, self._left = patience_s, refusing, deaf_after
         self._listening = socket.create_server(("127.0.0.1", 0))
-        self._links: list[socket.socket] = []
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._links: list[tuple[socket.socket, threading.Thread]] = []
 
     @property
     def address(self) -> str:
@@ -54,14 +56,19 @@ class ForgetfulBroker:
         return int(self._listening.getsockname()[1])
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for link in [self._listening, *self._links]:
-            link.close()
+        with self._listening:
+            self._listening.shutdown(socket.SHUT_RDWR)
+            self._accepting.join()
+        for link, serving in self._links:
+            with contextlib.suppress(OSError):  # The client may have left before.
+                link.shutdown(socket.SHUT_RDWR)
+            serving.join()
 
     def _accept(self) -> None:
         while True:
@@ -69,13 +76,14 @@ class ForgetfulBroker:
                 link, _ = self._listening.accept()
             except OSError:
                 return
-            self._links.append(link)
-            threading.Thread(target=self._serve, args=(link,), daemon=True).start()
+            serving = threading.Thread(target=self._serve, args=(link,), daemon=True)
+            self._links.append((link, serving))
+            serving.start()
 
     def _serve(self, link: socket.socket) -> None:
         """Answer one connection's requests in their order, until it ends."""
         waiting: list[bytes] = []
-        try:
+        with link, contextlib.suppress(OSError):
             while True:
                 request = waiting.pop(0) if waiting else _receive(link)
                 kind, version, number = struct.unpack_from(">hhi", request)
@@ -85,8 +93,6 @@ class ForgetfulBroker:
                     answer = self._answer(kind, version, request)
                 if answer:
                     link.sendall(struct.pack(">ii", len(answer) + 4, number) + answer)
-        except OSError:
-            return
 
     def _answer(self, kind: int, version: int, request: bytes) -> bytes:
         if kind == API_VERSIONS:
