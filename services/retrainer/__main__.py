@@ -38,6 +38,7 @@ def build(
     bench = Bench(policy.memory_bytes, settings.niceness, settings.threads, spare=settings.spare)
     journal = KafkaJournal(kafka, runs, publisher)
     labeled = LABELED.of(pipeline.name)
+    journal.refresh()
     watched = "drift" in policy.on
     outlook = KafkaOutlook(
         kafka,

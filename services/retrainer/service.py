@@ -2,7 +2,8 @@
 
 A record is acknowledged when the run that it set off has ended. Runs are taken up in the order of the ledger: a
 row's run begins when the drift service is done with that row and every alarm up to it has had its run, an alarm's
-run when the ledger has been folded up to the alarm. So the order of proposals, too, does not depend on which topic
+run when the ledger has been folded up to the alarm; an alarm's second run comes behind its first, before those of
+later rows and alarms. So the order of proposals, too, does not depend on which topic
 is read faster.
 """
 
@@ -11,12 +12,12 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from services.retrainer.core.triggers import END, Trigger, Watch, drift_trigger, watch
+from services.retrainer.core.triggers import END, Trigger, Watch, drift_trigger, follow_up, watch
 from services.retrainer.kept import Kept
-from services.retrainer.ledger import Ledger, outcomes, outcomes_of
+from services.retrainer.ledger import Ledger, order_time_of, outcomes, outcomes_of
 from services.retrainer.metrics import RetrainerMetrics
 from services.retrainer.process import Bench, Stopped
 from services.retrainer.runs import Journal
@@ -102,6 +103,7 @@ class Retraining:
         self.position = Position(state, int(polled.offsets[-1]) + 1)
         self._metrics.sequence.set(state.sequence)
         self._metrics.outcomes.set(state.outcomes)
+        await self._follow_up(state.sequence)
         if raised or time.monotonic() > self._saved + SAVE_S:
             await asyncio.to_thread(self.position.save, self._kept, self._topic_id)
             self._saved = time.monotonic()
@@ -112,6 +114,7 @@ class Retraining:
             if alarm["triggers"]:
                 await self._folded(alarm["sequence"])
                 await self._alarm(alarm)
+                await self._follow_up(self.position.watch.sequence)
 
     async def _folded(self, sequence: int) -> None:
         """Wait until the fold has come to `sequence`; not for ever, its rows may have been acknowledged before."""
@@ -128,18 +131,27 @@ class Retraining:
         for alarm in alarms:
             if self._journal.past(alarm["id"]).ended is None:
                 await self._alarm(alarm)
+        await self._follow_up(trigger.sequence)
         await self._run(trigger)
 
     async def _alarm(self, alarm: Record) -> None:
         """The alarm's run, unless it is undeclared or comes close behind another."""
         trigger = trigger_of_alarm(alarm)
         await asyncio.to_thread(self._journal.refresh)
+        await self._follow_up(trigger.sequence)
         before = self._journal.triggers()
         verdict = drift_trigger(self._policy, self._pipeline.policy.drift.quiet, trigger, before)
         if isinstance(verdict, Trigger):
             await self._run(verdict)
         else:
             await asyncio.to_thread(self._runner.skip, trigger, verdict)
+
+    async def _follow_up(self, until: int) -> None:
+        """The second run of the newest alarm, once the ledger has come so far."""
+        due = follow_up(self._policy, until, self._journal.triggers())
+        if due is not None and self._journal.past(due.id).ended is None:
+            at = await asyncio.to_thread(order_time_of, self._ledger, due.sequence)
+            await self._run(replace(due, at=at))
 
     async def commanded(self, commands: Records, polled: Polled) -> None:
         """A `train` command for this model."""

@@ -101,6 +101,9 @@ class RetrainPolicy(Table):
         examples=[["drift", "labels"]],
     )
     every_labels: int = Field(1_000, ge=10, description="outcomes between trainings", examples=[1000])
+    follow_up: int = Field(
+        300, ge=0, description="outcomes behind an alarm's training until another; 0 for none", examples=[300]
+    )
     schedule: str | None = Field(None, description="cron, in UTC", examples=["0 3 * * *"])
     min_rows: int = Field(200, ge=50, description="outcomes for a first training", examples=[200])
     kinds: tuple[ModelKind, ...] = Field(

@@ -72,9 +72,15 @@ class Loop:
         while at < len(self.classes):
             due = (at // RETRAIN.every_labels + 1) * RETRAIN.every_labels
             due = RETRAIN.min_rows if at < RETRAIN.min_rows else due
+            if self.again() > at:
+                due = min(due, self.again())
             at = self._serve(at, min(due, len(self.classes)))
         predicted = self.scores >= 0.5 if self.count == 2 else self.scores.argmax(1)
         return np.asarray(predicted != self.classes, np.float64)
+
+    def again(self) -> int:
+        """How many rows are known when the newest alarm is followed up; 0 before the first."""
+        return self.drifts[-1].sequence + RETRAIN.follow_up + 1 if self.drifts and RETRAIN.follow_up else 0
 
     def _serve(self, start: int, end: int) -> int:
         """Answer events up to `end`, or up to an alarm before it; then train. The next event."""
@@ -85,7 +91,7 @@ class Loop:
             end = found[0].sequence + 1
             self.monitor.restore(before)
             self.monitor.labeled(self._labeled(start, end))
-        fires = end % RETRAIN.every_labels == 0 or end == RETRAIN.min_rows
+        fires = end % RETRAIN.every_labels == 0 or end in (RETRAIN.min_rows, self.again())
         for alarm in found[:1]:
             self.alarms.append(alarm.sequence)
             self.since = alarm.since_sequence

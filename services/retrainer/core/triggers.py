@@ -6,6 +6,7 @@ first-<sequence>    enough outcomes, of two classes at least, for a first model
 labels-<sequence>   so many outcomes more
 cron-<time>         the ledger's order time has passed a scheduled time (several passed at once count as the last)
 <drift id>          an alarm that triggers, unless one shortly before it did
+again-<drift id>    so many rows behind that alarm, when there are more outcomes of the world as it is now
 <command id>        a `train` command
 """
 
@@ -23,7 +24,7 @@ from shared.contracts.policies import RetrainPolicy
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-Kind = Literal["first", "labels", "drift", "schedule", "command"]
+Kind = Literal["first", "labels", "drift", "follow_up", "schedule", "command"]
 END = -1
 """The ledger's end when the trigger is taken up; what it was then is written down with the run."""
 
@@ -190,6 +191,18 @@ def drift_trigger(
     if last is not None and last.id != alarm.id and alarm.sequence < last.sequence + quiet:
         return "quiet"
     return alarm
+
+
+def follow_up(policy: RetrainPolicy, until: int, before: Sequence[Trigger]) -> Trigger | None:
+    """The second training after the newest alarm that set off one, if the ledger has come so far by `until`.
+
+    Its `at` is the alarm's. An alarm's own training knows a few outcomes of the new world, too few to learn from.
+    `before` are the triggers taken up, in their order.
+    """
+    last = next((each for each in reversed(before) if each.kind == "drift"), None)
+    if last is None or not policy.follow_up or last.sequence + policy.follow_up > until:
+        return None
+    return Trigger(f"again-{last.id}", "follow_up", last.sequence + policy.follow_up, last.at, last.since)
 
 
 def resolved(trigger: Trigger, end: int, since: int) -> Trigger:

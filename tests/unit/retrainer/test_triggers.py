@@ -14,6 +14,7 @@ from services.retrainer.core.triggers import (
     Trigger,
     Watch,
     drift_trigger,
+    follow_up,
     resolved,
     watch,
 )
@@ -142,6 +143,22 @@ def test_an_alarm_close_behind_another_is_quiet() -> None:
     assert drift_trigger(policy(), 500, alarm(1_500), before) == alarm(1_500)
     assert drift_trigger(policy(), 500, alarm(1_000, "x"), before) == alarm(1_000, "x")
     assert drift_trigger(policy(on=["labels"]), 500, alarm(9_000), before) == "undeclared"
+
+
+def test_the_newest_alarm_is_followed_up_once_enough_is_known() -> None:
+    before = [alarm(1_000, "x"), alarm(2_000, "y"), Trigger("labels-2100", "labels", 2_100, 0)]
+    terms = policy(follow_up=250)
+    assert follow_up(terms, 2_249, before) is None
+    assert follow_up(terms, 2_250, before) == Trigger("again-y", "follow_up", 2_250, 0, 1_950)
+    assert follow_up(terms, 9_000, before) == follow_up(terms, 2_250, before)
+    assert follow_up(terms, 2_250, before[:1]) == Trigger("again-x", "follow_up", 1_250, 0, 950)
+    assert follow_up(terms, 9_000, before[2:]) is None
+    assert follow_up(policy(follow_up=0), 9_000, before) is None
+
+
+def test_a_follow_up_keeps_no_later_alarm_quiet() -> None:
+    again = Trigger("again-x", "follow_up", 1_250, 0, 950)
+    assert drift_trigger(policy(), 500, alarm(1_500), [alarm(1_000, "x"), again]) == alarm(1_500)
 
 
 def test_what_a_trigger_does_not_know_is_filled_in_once() -> None:
