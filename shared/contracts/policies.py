@@ -102,7 +102,7 @@ class RetrainPolicy(Table):
     )
     every_labels: int = Field(1_000, ge=10, description="outcomes between trainings", examples=[1000])
     follow_up: int = Field(
-        300, ge=0, description="outcomes behind an alarm's training until another; 0 for none", examples=[300]
+        200, ge=0, description="rows behind an alarm's training until another; 0 for none", examples=[200]
     )
     schedule: str | None = Field(None, description="cron, in UTC", examples=["0 3 * * *"])
     min_rows: int = Field(200, ge=50, description="outcomes for a first training", examples=[200])
