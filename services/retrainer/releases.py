@@ -36,6 +36,7 @@ class ModelsTopic:
         self._kafka = kafka
         self._schema_id = schema_ids[self.name]
         self._program: Program = compile_program(platform_schema("model"))
+        self._producer: Producer | None = None
 
     def read(self) -> list[Announced]:
         """Every announcement that can be read, by offset; what is no announcement is left out."""
@@ -53,7 +54,8 @@ class ModelsTopic:
     def write(self, said: Announcement) -> int:
         """Announce; gives the offset once every replica has it. Retry when the broker does not confirm."""
         outcome: list[tuple[KafkaError | None, Message]] = []
-        producer = Producer(producer_config(self._kafka, MODELS.compression))
+        producer = self._producer or Producer(producer_config(self._kafka, MODELS.compression))
+        self._producer = producer
         value = self._program.encode(announcement_batch([said]), frame_prefix(self._schema_id)).to_list()[0]
         producer.produce(
             self.name,
