@@ -6,6 +6,7 @@ from typing import Protocol
 
 from pydantic import JsonValue
 
+from services.retrainer.commands import commands_of
 from services.retrainer.core.steps import canonical
 from shared.control.publisher import Publisher
 from shared.control.records import Record, Records
@@ -64,11 +65,11 @@ class KafkaProposals:
             reader.close()
 
     def find(self, command: str, start: int) -> Proposal | None:
-        """Read what stands there from `start`."""
+        """Read what stands there from `start`, past what is no command."""
         found = (
             proposal_of(record)
             for polled in read_topic(self._kafka, self._records.topic, {0: start})
-            for record in self._records.read(polled)
+            for record in commands_of(self._records, polled)
             if record["id"] == command
         )
         return next(found, None)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from services.retrainer.commands import commands_of
 from services.retrainer.core.triggers import END, Trigger, Watch, drift_trigger, follow_up, watch
 from services.retrainer.kept import Kept
 from services.retrainer.ledger import Ledger, order_time_of, outcomes, outcomes_of
@@ -154,8 +155,8 @@ class Retraining:
             await self._run(replace(due, at=at))
 
     async def commanded(self, commands: Records, polled: Polled) -> None:
-        """A `train` command for this model."""
-        for command in commands.read(polled):
+        """A `train` command for this model; what is no command is the controller's to put aside."""
+        for command in commands_of(commands, polled):
             if command["kind"] == "train" and command["model_name"] in ("", self._pipeline.model.name):
                 await self._run(trigger_of_command(command))
 

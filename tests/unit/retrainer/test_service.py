@@ -1,6 +1,7 @@
 """The order of runs follows from ledger and alarms, whichever topic is read faster and whatever is killed."""
 
 import asyncio
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,14 +17,18 @@ from services.retrainer.core.triggers import Trigger
 from services.retrainer.kept import Kept
 from services.retrainer.metrics import RetrainerMetrics
 from services.retrainer.process import Bench
+from services.retrainer.propose import KafkaProposals, Proposal, command_of
 from services.retrainer.runs import Step
 from services.retrainer.service import Retraining
 from services.retrainer.steps import Runner
 from shared.codec.batch import Strings
+from shared.codec.frame import frame_prefix
 from shared.contracts.generated import labeled_schema
+from shared.control.publisher import Publisher
 from shared.control.records import Record, Records, plain
 from shared.runtime.polled import Polled
 from shared.runtime.tables import Table
+from shared.settings import KafkaSettings
 from tests.unit.retrainer.loops import Fuse, Killed, MemoryJournal, MemoryLedger, declared, policy_of, rows_of
 
 PIPELINE = declared()
@@ -31,6 +36,7 @@ ROWS = 1_500
 TABLE = Table.of("labeled", 1, labeled_schema(PIPELINE))
 BATCH = rows_of(PIPELINE, ROWS)
 ALARMS = Records("drift", 2, parse_schema(plain(platform_schema("drift"))))
+COMMANDS = Records("commands", 3, parse_schema(plain(platform_schema("command"))))
 RAISED = (130, 420, 700, 1_260)
 """Of alarms: the second is quiet behind the first, and the last is followed up behind the ledger's end."""
 ORDER = [
@@ -173,3 +179,39 @@ def test_nor_on_kills(tmp_path: Path, seed: int) -> None:
             scene.journal.fuse.left = chance.randint(1, 12)
     assert kills > 3
     assert [each.id for each in scene.journal.triggers()] == ORDER
+
+
+def command(name: str, **parameters: object) -> Record:
+    return {
+        "id": name,
+        "kind": "train",
+        "model_name": "small",
+        "actor": "somebody",
+        "reason": "to see",
+        "evidence": b"",
+        "parameters": json.dumps(parameters),
+        "at": 77,
+    }
+
+
+def polled_commands(*commands: Record) -> Polled:
+    """Commands between records of the same topic that are none."""
+    other = frame_prefix(COMMANDS.schema_id + 1)
+    good = [COMMANDS.encode(each) for each in commands]
+    values = [b"", b"no frame", other + good[0][len(other) :], good[0][:-3], *good]
+    return polled_of(Strings.of(values), range(len(values)))
+
+
+def test_a_record_that_is_no_command_is_passed_over(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, Fuse())
+    asyncio.run(scene.service().commanded(COMMANDS, polled_commands(command("by-hand"))))
+    assert [each.id for each in scene.journal.triggers()] == ["by-hand"]
+
+
+def test_and_does_not_hide_what_was_proposed(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = Proposal("propose-by-hand", "small", "0" * 64, "to see", b"", {"kind": "torch"}, 77)
+    topic = [polled_commands(command("by-hand"), command_of(sent))]
+    monkeypatch.setattr("services.retrainer.propose.read_topic", lambda *_: topic)
+    proposals = KafkaProposals(KafkaSettings(), COMMANDS, cast("Publisher", None))
+    assert proposals.find(sent.id, 0) == sent
+    assert proposals.find("propose-another", 0) is None
