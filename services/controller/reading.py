@@ -13,6 +13,7 @@ from services.controller.core.records import (
     Command,
     Score,
     Word,
+    object_of,
     parameters_of,
     problem_of,
 )
@@ -167,7 +168,7 @@ def entry_of(read: Read, model: str) -> Entry | None:
     texts = _text(row, *names)
     if texts["kind"] not in OWN_KINDS or texts["model_name"] != model:
         return None
-    detail = parameters_of(texts["detail"])
+    detail = object_of(texts["detail"])
     if detail is None:
         raise ValueError(f"the detail of audit record {read.offset} is no JSON object")
     return Entry(

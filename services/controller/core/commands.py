@@ -1,5 +1,7 @@
 """Commands, each obeyed or declined with a reason that the one who asked can use."""
 
+import json
+
 from services.controller.core.book import Book
 from services.controller.core.gate import Verdict, judge
 from services.controller.core.records import (
@@ -27,6 +29,9 @@ from shared.models.announcement import (
     VALIDATED,
 )
 from shared.models.evidence import Evidence, digest, unpack
+
+MOST_TERMS = 262_144
+"""Characters of a proposal's parameters as they are recorded: in ASCII, where one may become twelve."""
 
 
 class Declined(Exception):
@@ -90,6 +95,7 @@ def _freeze(book: Book, freeze: bool) -> str:
 def _propose(book: Book, command: Command, cause: Cause) -> tuple[str, int]:
     evidence = _evidence(book, command)
     cause = Cause(cause.actor, cause.at, cause.command_offset, cause.command_id, digest(command.evidence))
+    _bounded(command)
     number = book.state.next_version
     terms = {"proposal": command.id, "parameters": command.parameters}
     book.move(number, CANDIDATE, "proposed", cause, artefact=command.model_digest, **terms)
@@ -100,6 +106,12 @@ def _propose(book: Book, command: Command, cause: Cause) -> tuple[str, int]:
     if verdict.passed:
         enter(book, book.state.versions[number], cause)
     return verdict.reason, number
+
+
+def _bounded(command: Command) -> None:
+    size = len(json.dumps(command.parameters))
+    if size > MOST_TERMS:
+        raise Declined("proposal.size", f"{size} characters of parameters, at most {MOST_TERMS} are recorded")
 
 
 def _evidence(book: Book, command: Command) -> Evidence:

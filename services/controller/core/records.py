@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ ALL_ROWS, ROLLING = "all", "rolling"
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _MOST_TEXT = 200
 _MOST_PARAMETERS = 65_536
+_MOST_LEVELS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +59,33 @@ def problem_of(command: Command, parameters: str) -> tuple[str, str] | None:
 
 
 def parameters_of(text: str) -> dict[str, Any] | None:
-    """The command's further terms; None for anything but a JSON object of bounded size."""
-    if len(text) > _MOST_PARAMETERS:
-        return None
+    """The command's further terms; None for anything but a JSON object of bounded size and depth."""
+    found = object_of(text) if len(text) <= _MOST_PARAMETERS else None
+    return None if found is None or _is_deep(found) else found
+
+
+def object_of(text: str) -> dict[str, Any] | None:
+    """A JSON object of any size, as the controller's own records hold one; None for anything else."""
     try:
         found = json.loads(text or "{}")
         json.dumps(found, allow_nan=False)  # what is written down again must be JSON for everybody
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def _is_deep(found: Any) -> bool:
+    """Whether lists and objects stand in each other so often that another reader could run out of stack."""
+    level = [found]
+    for _ in range(_MOST_LEVELS):
+        level = [child for each in level for child in _children(each)]
+    return bool(level)
+
+
+def _children(found: Any) -> Iterable[Any]:
+    if isinstance(found, dict):
+        return found.values()
+    return found if isinstance(found, list) else ()
 
 
 @dataclass(frozen=True, slots=True)

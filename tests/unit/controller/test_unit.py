@@ -1,5 +1,6 @@
 """The unit over topics in memory: what it writes, what it turns away, lockstep, and kills."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -56,6 +57,11 @@ GARBAGE: dict[str, tuple[bytes | Command | None, str]] = {
     "endless id": (command("freeze", 0, id="x" * 1_000), "command.invalid"),
     "no digest": (propose(0, artefact="../../etc"), "command.invalid"),
     "infinite terms": (propose(0, parameters={"row_seconds": float("inf")}), "command.invalid"),
+    "endless terms": (propose(0, parameters={"note": "x" * 70_000}), "command.invalid"),
+    "terms without a ground": (
+        propose(0, parameters={"note": json.loads("[" * 200 + "]" * 200)}),
+        "command.invalid",
+    ),
 }
 
 
@@ -74,6 +80,26 @@ def test_what_is_no_command_is_a_dead_letter_and_the_champion_stays(case: str) -
     assert (letter.reason, letter.offset, letter.topic) == (reason, 0, INPUTS.commands.topic)
     assert told(world.entries())[-1] == "command.obeyed controller.frozen"
     assert [said.state for said in world.announced()] == ["champion"]
+
+
+@pytest.mark.parametrize("character", ["x", "\u4e2d"])
+def test_what_was_decided_on_a_wordy_proposal_is_read_again_after_a_kill(character: str) -> None:
+    world = World(rules())
+    world.tell(propose(0, parameters={"note": character * 40_000}))
+    world.settle()
+    before = world.unit.digest()
+    world.kill()
+    assert world.unit.digest() == before
+    assert told(world.entries())[-1] == "command.obeyed gate.passed"
+
+
+def test_a_proposal_whose_terms_no_record_can_hold_is_declined() -> None:
+    world = World(rules())
+    world.tell(propose(0, parameters={"note": "\U0001f600" * 60_000}))
+    world.settle()
+    world.kill()
+    assert told(world.entries())[-1] == "command.refused proposal.size"
+    assert world.dead == []
 
 
 def test_records_of_others_on_the_audit_are_passed_over() -> None:

@@ -52,7 +52,9 @@ def command_record(said: Command) -> bytes:
         for name in ("id", "kind", "model_name", "model_version", "model_digest", "expected_sequence")
     }
     more = {"actor": said.actor, "reason": said.reason, "evidence": said.evidence, "at": said.at}
-    return _encode(TABLES["commands"], record | more | {"parameters": json.dumps(said.parameters)})
+    return _encode(
+        TABLES["commands"], record | more | {"parameters": json.dumps(said.parameters, ensure_ascii=False)}
+    )
 
 
 def score_record(said: Score) -> bytes:
