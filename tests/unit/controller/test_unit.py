@@ -130,7 +130,18 @@ def test_within_a_step_it_only_gathers_and_commits_nothing_of_it() -> None:
     world.step()
     assert len(world.announced()) == 1
     assert world.committed == before
-    assert world.unit.held() == {INPUTS.scores.topic: 1, INPUTS.audit.topic: 0, INPUTS.commands.topic: 1}
+
+
+def test_within_a_step_no_input_waits_however_much_was_gathered_of_it() -> None:
+    world = stepping()
+    world.tell(*[score(100 + at, 1, 0.5) for at in range(5)])
+    world.step()
+    assert not any(world.unit.held().values()), "the loop would pause a topic whose end REST asks for"
+    world.logs[REPLAYS].values.append(replay_record("REST"))
+    world.step()
+    world.unit.confirm(world.unit.asks() or {})
+    world.step()
+    assert world.committed[INPUTS.scores.topic] == 5
 
 
 def test_at_rest_it_folds_what_was_gathered_once_it_is_known_to_be_all() -> None:
