@@ -26,7 +26,8 @@ class Monitor:
 
     Rows that revise an outcome (LATE, CORRECTION) and rows of a canary are passed over. The version in force is
     the one whose rows come now; late outcomes of another version are passed over as well, and a change of version
-    begins the performance and prediction families anew, so that a promotion is no alarm.
+    begins the performance and prediction families anew, so that a promotion is no alarm. Until a new version has
+    its own past, it is held to what the one before it did.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Monitor:
         alarms: list[Alarm] = []
         if self._performance is not None:
             if anew:
-                self._performance.reset()
+                self._performance.succeed()
             alarms += [self._worse(found, rows) for found in self._performance.step(judged)]
         if self._prediction is not None:
             if anew:

@@ -1,7 +1,7 @@
 """The performance family: does the model that serves err more than it did? Six detectors, one budget."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from services.drift.core.sampled import Adwin, Kswin
 
 CHUNK = 128
 """Rows between two looks at the error rate that thresholds hang on, and before the first alarm."""
+HANDOVER_ROWS = 4 * CHUNK
+"""So many rows of the version before say what is usual, for as many rows of the next one."""
 EDGE_ROWS = 3 * CHUNK
 """Rows that place the thirds of confidence."""
 STATE = (
@@ -77,7 +79,7 @@ class Worse:
 
 
 class Performance:
-    """Watches the errors of one model version; `reset` when another one serves.
+    """Watches the errors of the version that serves; `succeed` when another one does.
 
     `rows_between` is the budget: rows of stationary errors in which the whole family may raise one false alarm.
     The scan compares each recent stretch with all before it: of all rows, of each predicted class, and of each
@@ -123,6 +125,30 @@ class Performance:
         self._limits = dict.fromkeys(FOLDS, np.inf)
         self._scan_limits = np.full(self._streams, np.inf)
         self._delta = page_delta(0.1)
+        self._before: Performance | None = None
+
+    def succeed(self) -> None:
+        """Another version serves, and is its own measure once it has answered enough.
+
+        Until then the last errors of the one before are usual: a world that changes right behind a promotion
+        would else be all that the new version knows.
+        """
+        count, ring = int(self._counts[0]), self._rings[0]
+        last = np.arange(count - min(count, HANDOVER_ROWS), count)
+        errors = (ring[(last + 1) % RING] - ring[last % RING]).astype(np.uint8)
+        sequence = self._marks[0][last % RING]
+        self.reset()
+        if "scan" not in self._detectors or len(last) < CHUNK:
+            return
+        self._before = Performance(self._classes, 0, self._rows_between["scan"], ("scan",))
+        # Of no class: the parts of the new version's rows are its own.
+        nothing = np.zeros(len(last))
+        self._before._fold_all(Judged(errors, nothing, nothing, np.full(len(last), -1), sequence))
+
+    def _fold_all(self, rows: Judged) -> None:
+        """Rows that are usual, whatever they hold."""
+        self._wait = len(rows)
+        self.step(rows)
 
     def step(self, rows: Judged) -> list[Worse]:
         """Fold rows; what was found, in order. After each alarm all is forgotten and the quiet period begins."""
@@ -147,6 +173,9 @@ class Performance:
         row, name = self._others(rows, silent)
         upto = rows if row < 0 else rows.take(slice(0, row + 1))
         scanned, stream = self._scan(upto, silent)
+        heard = [] if self._before is None else self._before.step(upto)
+        if heard and not 0 <= scanned < heard[0].row:
+            return replace(heard[0], row=heard[0].row + offset)
         if scanned >= 0:
             return self._worse(rows, offset, scanned, "scan", stream)
         if row >= 0:
@@ -154,6 +183,8 @@ class Performance:
         self._n += len(rows)
         self._wait = max(0, self._wait - len(rows))
         self._look(rows)
+        if self._n >= HANDOVER_ROWS:
+            self._before = None
         return None
 
     def _others(self, rows: Judged, silent: bool) -> tuple[int, str]:
@@ -279,7 +310,8 @@ class Performance:
     def state(self) -> dict[str, Any]:
         """What `load` takes: the rings trimmed to what is in use."""
         plain = {name: getattr(self, name) for name in STATE}
-        return plain | {"adwin": self._adwin.state(), "kswin": self._kswin.state()}
+        before = None if self._before is None else self._before.state()
+        return plain | {"adwin": self._adwin.state(), "kswin": self._kswin.state(), "before": before}
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on where `state` was read."""
@@ -287,3 +319,7 @@ class Performance:
             setattr(self, name, state[name])
         self._adwin.load(state["adwin"])
         self._kswin.load(state["kswin"])
+        self._before = None
+        if state.get("before") is not None:
+            self._before = Performance(self._classes, 0, self._rows_between["scan"], ("scan",))
+            self._before.load(state["before"])

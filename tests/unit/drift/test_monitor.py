@@ -52,10 +52,39 @@ def test_the_quiet_period_holds() -> None:
     assert at[1] - at[0] > 800
 
 
-def test_a_promotion_is_no_alarm() -> None:
-    """The next version errs more, which is for the gate to judge: it is its own reference."""
-    stream = joined(rows(0.05, 2_000), rows(0.3, 2_000, 2_000, version=2))
-    assert monitor().labeled(stream) == []
+@pytest.mark.parametrize("after", [0.02, 0.1, 0.3])
+def test_a_promotion_is_no_alarm(after: float) -> None:
+    """A version that errs no more than the one before becomes its own reference."""
+    stream = joined(rows(0.3, 2_000), rows(after, 2_000, 2_000, version=2))
+    assert monitor(families=["performance"]).labeled(stream) == []
+
+
+def test_promotions_spend_no_more_false_alarms() -> None:
+    """A hundred of them, each behind 600 rows: what one budget allows of 60,000 rows."""
+    parts = [rows(0.2, 600, 600 * n, version=n, seed=n) for n in range(1, 101)]
+    watched = monitor(families=["performance"], false_alarm_every=60_000)
+    assert len([alarm for part in parts for alarm in watched.labeled(part)]) <= 1
+
+
+@pytest.mark.parametrize("own", [0, 26, 90, 200])
+def test_a_world_that_changes_right_behind_a_promotion_is_noticed(own: int) -> None:
+    """The new version's own first rows cannot say that it errs more than is usual: those of the last one can."""
+    changed = 2_000 + own
+    new = [rows(0.08, own, 2_000, version=2)] if own else []
+    stream = joined(rows(0.1, 2_000), *new, rows(0.4, 1_000, changed, version=2, seed=1))
+    (alarm,) = monitor(families=["performance"]).labeled(stream)
+    assert changed < alarm.sequence < changed + 150
+    assert abs(alarm.since_sequence - changed) < 40
+
+
+def test_a_restart_right_behind_a_promotion_changes_nothing() -> None:
+    stream = joined(rows(0.1, 2_000), rows(0.4, 300, 2_000, version=2))
+    (expected,) = monitor(families=["performance"]).labeled(stream)
+    first, second = stream.take(np.arange(2_040)), stream.take(np.arange(2_040, 2_300))
+    watched, anew = monitor(families=["performance"]), monitor(families=["performance"])
+    assert watched.labeled(first) == []
+    anew.restore(watched.snapshot())
+    assert anew.labeled(second) == [expected]
 
 
 def test_late_outcomes_of_the_last_version_are_passed_over() -> None:
