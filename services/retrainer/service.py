@@ -206,9 +206,9 @@ def _in_flight(metrics: RetrainerMetrics) -> Any:
 
 
 def trigger_of_alarm(alarm: Record) -> Trigger:
-    """A record of drift.v1 as a trigger."""
+    """A record of drift.v1 as a trigger; its sequence is -1 where it came before the first outcome."""
     return Trigger(
-        alarm["id"], "drift", max(0, alarm["sequence"]), alarm["order_time"], max(-1, alarm["since_sequence"])
+        alarm["id"], "drift", alarm["sequence"], alarm["order_time"], max(-1, alarm["since_sequence"])
     )
 
 

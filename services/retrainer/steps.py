@@ -24,7 +24,7 @@ from services.retrainer.core.ledger import learnable, wanted_rows
 from services.retrainer.core.segments import ledger_rows, unseal
 from services.retrainer.core.statistics import anomalies
 from services.retrainer.core.steps import run_slug, step_key
-from services.retrainer.core.triggers import END, Trigger, resolved
+from services.retrainer.core.triggers import Trigger, resolved, unheld
 from services.retrainer.datasets import Recipe, build, sealed
 from services.retrainer.kept import Kept
 from services.retrainer.ledger import Ledger
@@ -98,7 +98,13 @@ class Runner:
         past = self._journal.past(trigger.id)
         if past.ended is not None:
             return past.ended
-        begun = past.begun or self._begin(trigger)
+        begun = past.begun
+        if begun is None:
+            newest = self._ledger.end()
+            problem = unheld(trigger, newest)
+            if problem:
+                return self._refuse(trigger, newest, problem)
+            begun = self._begin(trigger, newest)
         run = _Run(self, Trigger.from_json(begun.detail["trigger"]), int(begun.detail["commands"]))
         try:
             end, detail = "done", run.steps()
@@ -118,9 +124,14 @@ class Runner:
         if self._journal.past(trigger.id).ended is None:
             self._journal.write(Step(trigger.id, "skipped", "done", trigger.sequence, "", {"reason": reason}))
 
-    def _begin(self, trigger: Trigger) -> Step:
+    def _refuse(self, trigger: Trigger, end: int, problem: str) -> str:
+        """End a run before it begins; the ledger's end stands for a position that is none."""
+        detail = {"reason": "refused", "detail": problem}
+        self._journal.write(Step(trigger.id, "failed", "done", end, "", detail))
+        return "failed"
+
+    def _begin(self, trigger: Trigger, end: int) -> Step:
         """Fix what the run learns from: a kill later finds it written."""
-        end = self._ledger.end() if trigger.sequence == END else trigger.sequence
         whole = resolved(trigger, end, -1)
         if whole.since < 0:
             whole = resolved(whole, end, self._outlook.since(whole.sequence))

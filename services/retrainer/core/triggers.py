@@ -181,12 +181,15 @@ def _after(schedule: str, at: int) -> int:
 def drift_trigger(
     policy: RetrainPolicy, quiet: int, alarm: Trigger, before: Sequence[Trigger]
 ) -> Trigger | str:
-    """The alarm as a trigger, or why it sets off nothing: `undeclared`, or `quiet` behind another alarm.
+    """The alarm as a trigger, or why it sets off nothing: `undeclared`, `rows.none` where it came before the first
+    outcome, or `quiet` behind another alarm.
 
     `before` are the alarms that did set off something, in the order of drift.v1.
     """
     if "drift" not in policy.on:
         return "undeclared"
+    if alarm.sequence < 0:
+        return "rows.none"
     last = next((each for each in reversed(before) if each.kind == "drift"), None)
     if last is not None and last.id != alarm.id and alarm.sequence < last.sequence + quiet:
         return "quiet"
@@ -203,6 +206,18 @@ def follow_up(policy: RetrainPolicy, until: int, before: Sequence[Trigger]) -> T
     if last is None or not policy.follow_up or last.sequence + policy.follow_up > until:
         return None
     return Trigger(f"again-{last.id}", "follow_up", last.sequence + policy.follow_up, last.at, last.since)
+
+
+def unheld(trigger: Trigger, end: int) -> str:
+    """What to do where the ledger does not hold the rows that the trigger names; else empty.
+
+    `end` is the newest sequence, -1 for none.
+    """
+    if end < 0:
+        return "the ledger has no outcome yet; ask again when there are some"
+    if max(trigger.sequence, trigger.since) > end:
+        return f"the ledger ends at {end}; ask for a sequence and a since up to that"
+    return ""
 
 
 def resolved(trigger: Trigger, end: int, since: int) -> Trigger:

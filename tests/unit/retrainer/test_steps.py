@@ -158,6 +158,28 @@ def test_rows_that_teach_nothing_are_skipped(tmp_path: Path) -> None:
     assert few.proposals.sent == one.proposals.sent == []
 
 
+@pytest.mark.parametrize(
+    ("rows", "asked", "detail"),
+    [
+        (0, Trigger("c", "command", END, 5), "has no outcome yet; ask again when there are some"),
+        (0, Trigger("c", "command", 0, 5), "has no outcome yet; ask again when there are some"),
+        (100, Trigger("c", "command", 100, 5), "ends at 99; ask for a sequence and a since up to that"),
+        (100, Trigger("c", "command", 2**70, 5), "ends at 99; ask for a sequence and a since up to that"),
+        (100, Trigger("c", "command", 9, 5, 2**70), "ends at 99; ask for a sequence and a since up to that"),
+    ],
+)
+def test_a_trigger_of_rows_that_the_ledger_does_not_hold_fails(
+    tmp_path: Path, rows: int, asked: Trigger, detail: str
+) -> None:
+    pipeline = declared()
+    loop = Loop(tmp_path, pipeline, rows_of(pipeline, rows))
+    assert loop.runner().run(asked) == "failed"
+    [end] = loop.journal.steps
+    assert end.detail == {"reason": "refused", "detail": f"the ledger {detail}"}
+    assert (end.step, end.sequence) == ("failed", rows - 1)
+    assert loop.journal.triggers() == []
+
+
 def test_a_step_that_fails_ends_the_run_and_the_next_run_goes_on(loop: Loop) -> None:
     class Slow:
         def ask(self, job: object, limit_s: float) -> None:  # noqa: ARG002

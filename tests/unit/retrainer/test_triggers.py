@@ -145,6 +145,13 @@ def test_an_alarm_close_behind_another_is_quiet() -> None:
     assert drift_trigger(policy(on=["labels"]), 500, alarm(9_000), before) == "undeclared"
 
 
+def test_an_alarm_before_the_first_outcome_sets_off_nothing() -> None:
+    """There is no row that its run could learn up to, now or ever."""
+    early = trigger_of_alarm({"id": "x", "sequence": -1, "order_time": 3, "since_sequence": -1})
+    assert early.sequence == -1
+    assert drift_trigger(policy(), 500, early, []) == "rows.none"
+
+
 def test_the_newest_alarm_is_followed_up_once_enough_is_known() -> None:
     before = [alarm(1_000, "x"), alarm(2_000, "y"), Trigger("labels-2100", "labels", 2_100, 0)]
     terms = policy(follow_up=250)
