@@ -10,7 +10,7 @@ from unicodedata import combining, normalize
 
 import polars as pl
 
-from services.cli.script import blank_missing
+from services.cli.script import TRUTHS, blank_missing, outcome_texts
 from shared.contracts.basics import ClassName
 from shared.errors import Refused
 
@@ -41,7 +41,8 @@ class Feature:
 class LabelColumn:
     """The column with the outcome: Avro type and classes as they will be read.
 
-    Positive is the class that says yes, else the rarer one.
+    Positive is the class that says yes, else the rarer one. `unknown` tells how many rows have no outcome and
+    what stands there instead; empty where all have one.
     """
 
     column: str
@@ -49,6 +50,7 @@ class LabelColumn:
     avro: Literal["long", "boolean", "string"]
     classes: tuple[ClassName, ...]
     positive: ClassName
+    unknown: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,8 @@ class Left:
     reason: str
 
 
-def read_table(path: Path) -> pl.DataFrame:
-    """The whole file, each column as what all its values are.
+def read_table(path: Path, label: str) -> pl.DataFrame:
+    """The whole file, each column as what all its values are, the label's as the texts that a CSV file holds.
 
     Raises:
         Refused: it is missing, of another kind, or empty.
@@ -78,8 +80,10 @@ def read_table(path: Path) -> pl.DataFrame:
     if not path.is_file():
         raise Refused(f"there is no file {path}; give a .csv, .csv.gz or .parquet file")
     try:
-        parquet = path.suffix == ".parquet"
-        frame = pl.read_parquet(path) if parquet else pl.read_csv(path, infer_schema_length=None)
+        if path.suffix == ".parquet":
+            frame = pl.read_parquet(path)
+        else:
+            frame = pl.read_csv(path, infer_schema_length=None, schema_overrides={label: pl.String})
     except (pl.exceptions.PolarsError, OSError) as error:
         raise Refused(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     if frame.height < 2:
@@ -108,25 +112,44 @@ def avro_name(column: str, taken: Collection[str]) -> str:
 
 def label_column(frame: pl.DataFrame, column: str, field: str) -> LabelColumn:
     """The label; Refused where the column is not there or does not hold 2 to 12 classes."""
-    series = _column(frame, column, "--label").drop_nulls()
-    if series.dtype.is_integer():
-        avro: Literal["long", "boolean", "string"] = "long"
-    elif series.dtype == pl.Boolean:
-        avro = "boolean"
-    else:
-        avro, series = "string", series.cast(pl.String)
-    counts = series.value_counts(name="rows").sort(series.name)
-    classes = tuple(counts[series.name].to_list())
+    cells = _column(frame, column, "--label").cast(pl.String).rename("class")
+    # A dash stands for nothing, unless it is the other of two signs.
+    texts = outcome_texts(cells, ["-"] if (cells.str.strip_chars() == "+").any() else []).rename("class")
+    avro, values = _outcomes(texts.drop_nulls())
+    counts = values.value_counts(name="rows").sort("class")
+    classes = tuple(counts["class"].to_list())
     if not 2 <= len(classes) <= MOST_CLASSES:
         raise Refused(
             f"--label {column}: {len(classes)} different values; a label has 2 to {MOST_CLASSES} classes"
         )
-    if avro == "string" and "none" in classes:
-        raise Refused(f'--label {column}: "none" cannot be a class, it says that there is no label')
     rare = classes[int(counts["rows"].arg_min() or 0)]
     positive = rare if avro == "string" or len(classes) > 2 else classes[-1]
     yes = [each for each in classes if str(each).lower() in _YES]
-    return LabelColumn(column, field, avro, classes, yes[0] if len(yes) == 1 else positive)
+    unknown = _unknown(cells.filter(texts.is_null()), cells.len())
+    return LabelColumn(column, field, avro, classes, yes[0] if len(yes) == 1 else positive, unknown)
+
+
+def _outcomes(texts: pl.Series) -> tuple[Literal["long", "boolean", "string"], pl.Series]:
+    """What all the texts are: whole numbers, truth values, or texts; and they as that."""
+    numbers = texts.cast(pl.Int64, strict=False)
+    if not numbers.null_count():
+        return "long", numbers
+    lower = texts.str.to_lowercase()
+    if bool(lower.is_in(TRUTHS).all()):
+        return "boolean", lower == "true"
+    return "string", texts
+
+
+def _unknown(cells: pl.Series, rows: int) -> str:
+    """How many of `rows` have no outcome, and what stands in those cells.
+
+    >>> _unknown(pl.Series([None, " ", "NA", "NA"]), 9)
+    '4 of 9 rows: empty, NA'
+    """
+    if cells.is_empty():
+        return ""
+    spelled = cells.fill_null("").str.strip_chars().unique().sort()
+    return f"{cells.len()} of {rows} rows: {', '.join(each or 'empty' for each in spelled)}"
 
 
 def time_column(frame: pl.DataFrame, column: str) -> TimeColumn:

@@ -52,7 +52,7 @@ def files_from(wish: Wish) -> dict[str, str]:
     Raises:
         Refused: the file or one of the named columns cannot serve.
     """
-    frame = read_table(wish.file)
+    frame = read_table(wish.file, wish.label)
     label = label_column(frame, wish.label, avro_name(wish.label, {ID, TIME, KEY}))
     at = None if wish.time is None else time_column(frame, wish.time)
     key = None if wish.key is None else key_column(frame, wish.key)
@@ -151,7 +151,8 @@ def _toml(
             positive=label.positive,
             horizon=duration(2 * after_ms or 1_000),
             missing="none",
-        ),
+        )
+        + _silent(label),
         _table("[entity]", name="row" if key is None else "subject", key=KEY),
         *(
             ["\n".join(f"# Left out: column {_plain(each.column)}, {each.reason}." for each in left)]
@@ -168,6 +169,14 @@ def _toml(
         _table("source.label", **{label.field: label.column}),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _silent(label: LabelColumn) -> str:
+    return (
+        f"\n# Column {_plain(label.column)} holds no outcome in {_plain(label.unknown)}."
+        if label.unknown
+        else ""
+    )
 
 
 def _feature(each: Feature) -> str:

@@ -5,7 +5,7 @@ column decides. The order time of each record is its time, but at least a millis
 the merge by order time then has no ties between partitions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import polars as pl
 from shared.codec.batch import Batch, Column, Ints, Strings
 from shared.codec.hashing import Partitions, partition_of
 from shared.contracts.fields import Field
-from shared.contracts.pipeline import Pipeline, Source
+from shared.contracts.pipeline import Label, Pipeline, Source, class_text
 from shared.contracts.tables import Cell
 from shared.errors import Refused
 from shared.runtime.merge import EVENT, LABEL
@@ -35,6 +35,8 @@ _DTYPES: Mapping[str, type[pl.DataType]] = {
 
 MISSING = ("", "?", "-", "na", "n/a", "nan", "null", "none", "#n/a")
 """What people write for a number that is not there, whatever the case; it reads as null where null is allowed."""
+TRUTHS = ("true", "false")
+"""Texts that are truth values, whatever the case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ def write_script(
     labels, labelled = None, np.empty(0, np.int64)
     if pipeline.label is not None and labels_after_ms is not None and source.label:
         label = pipeline.label
-        labels = _batch(frame, label.fields, source.label, label.time, time, first_row)
+        labels = _batch(frame, label.fields, source.label, label.time, time, first_row, label)
         labelled = np.flatnonzero(labels[label.field].mask())
     rank = np.arange(frame.height) if source.order is None else _ranks(frame[source.order])
     kind = np.concatenate([np.full(frame.height, EVENT, np.int8), np.full(labelled.size, LABEL, np.int8)])
@@ -154,13 +156,14 @@ def _avro_name(field: Field) -> str:
 def _dtypes(pipeline: Pipeline, source: Source) -> dict[str, type[pl.DataType] | None]:
     """The columns to read and what each is; texts stay texts, so that an id such as 007 keeps its zeros."""
     wanted: dict[str, type[pl.DataType] | None] = {}
-    tables = [(pipeline.event.fields, source.event)]
+    tables = [(pipeline.event.fields, source.event, "")]
     if pipeline.label is not None:
-        tables.append((pipeline.label.fields, source.label))
-    for fields, cells in tables:
+        tables.append((pipeline.label.fields, source.label, pipeline.label.field))
+    for fields, cells, outcome in tables:
         for name, cell in cells.items():
             if cell.kind == "column" and (cell.text not in wanted or wanted[cell.text] is pl.String):
-                wanted[cell.text] = _read_as(fields[name])
+                # A class is a spelling: 1.00 is not 1.0.
+                wanted[cell.text] = pl.String if name == outcome else _read_as(fields[name])
     for extra in (source.time, source.order):
         if extra is not None:
             # One column can be an id and the order: it is read as it stands and made a text afterwards.
@@ -205,13 +208,18 @@ def _batch(
     time_field: str,
     time: Ints,
     first_row: int,
+    label: Label | None = None,
 ) -> Batch:
+    """The records of one schema; `label` where they are labels, whose outcome is read as a class."""
     columns: dict[str, Column] = {}
     for name, field in fields.items():
         if name == time_field:
             columns[name] = Column(time)
         elif name in cells:
-            columns[name] = _column(_series(frame, cells[name], first_row), field)
+            series = _series(frame, cells[name], first_row)
+            if label is not None and name == label.field:
+                series = _outcomes(series, label)
+            columns[name] = _column(series, field)
         elif field.nullable:
             nothing = pl.Series(name, [None] * frame.height, dtype=pl.String)
             columns[name] = _column(nothing, field)
@@ -236,7 +244,8 @@ def _column(series: pl.Series, field: Field) -> Column:
             f"field {field.name} is {_avro_name(field)}; files give texts, numbers and booleans only"
         )
     try:
-        cast = _without_missing(series, field).cast(dtype)
+        plain = _without_missing(series, field)
+        cast = _truths(plain, field) if dtype is pl.Boolean else plain.cast(dtype)
     except pl.exceptions.PolarsError as error:
         raise Refused(f"{field.name}: {str(error).splitlines()[0]}; check the column in [source]") from error
     if field.nullable and cast.dtype.is_float():
@@ -250,6 +259,24 @@ def _column(series: pl.Series, field: Field) -> Column:
     lengths = cast.str.len_bytes().to_numpy().astype(np.int64)
     joined = str(cast.str.join("").item()).encode()
     return Column(Strings.packed(np.frombuffer(joined, np.uint8), lengths), valid)
+
+
+def _outcomes(series: pl.Series, label: Label) -> pl.Series:
+    """What came of each row, null where that is not known; numbers and truth values stand as they are."""
+    if series.dtype != pl.String and label.fields[label.field].kind != "string":
+        return series.fill_nan(None) if series.dtype.is_float() else series
+    return outcome_texts(series, [class_text(each) for each in label.classes])
+
+
+def _truths(series: pl.Series, field: Field) -> pl.Series:
+    """Truth values; of texts `true` and `false` are some, whatever the case."""
+    if series.dtype != pl.String:
+        return series.cast(pl.Boolean)
+    lower = series.str.to_lowercase()
+    strange = series.filter(~lower.is_in(TRUTHS))
+    if strange.len():
+        raise Refused(f"{field.name}: {strange[0]!r} is neither true nor false; check the column in [source]")
+    return lower == "true"
 
 
 def _without_missing(series: pl.Series, field: Field) -> pl.Series:
@@ -267,3 +294,19 @@ def blank_missing(texts: pl.Series) -> pl.Series:
     """
     plain = texts.str.strip_chars()
     return plain.set(plain.str.to_lowercase().is_in(MISSING), None)
+
+
+def outcome_texts(series: pl.Series, classes: Collection[str] = ()) -> pl.Series:
+    """A label's column as texts: as they stand but for blanks around them, null for what stands for nothing.
+
+    What is one of `classes` is that class, whatever else it could mean.
+
+    >>> outcome_texts(pl.Series(["1.00", " 0.00", "NA"])).to_list()
+    ['1.00', '0.00', None]
+    >>> outcome_texts(pl.Series([" ?", "-"]), ["?"]).to_list()
+    ['?', None]
+    """
+    texts = series.cast(pl.String)
+    plain = texts.str.strip_chars()
+    as_declared = pl.when(texts.is_in(classes)).then(texts).when(plain.is_in(classes)).then(plain)
+    return pl.select(as_declared.otherwise(blank_missing(texts))).to_series()
