@@ -78,12 +78,13 @@ def replay(
     declared = load_pipeline(find_pipeline(pipeline))
     delay_ms = _delay_ms(labels_after_ms(declared), labels_after)
     timeout_s = None if timeout is None else _duration("--timeout", timeout) / 1_000
-    pace = Pace(rate, speed)
-    script = write_script(read_rows(file, declared, start, limit), declared, delay_ms, start)
+    pace, now_ms = Pace(rate, speed), time.time_ns() // 1_000_000
+    whole = write_script(read_rows(file, declared, start, limit), declared, delay_ms, start)
+    script = without_unknown(whole, now_ms)
     alone = lockstep is None
     with nullcontext() if alone else running_platform():
         platform, schema_ids = prepare(declared)
-        refuse_expired(platform.kafka, declared, script, time.time_ns() // 1_000_000)
+        refuse_expired(platform.kafka, declared, script, now_ms)
         with (
             nullcontext() if alone else served(declared),
             watching() as watch,
@@ -97,6 +98,24 @@ def replay(
         f"{summary.events} events and {summary.labels} labels in {summary.seconds:.1f} s"
         f" ({summary.per_second:,.0f} records/s)"
     )
+
+
+def without_unknown(script: "Script", now_ms: int) -> "Script":
+    """The script without labels that come later than `now_ms`; says on standard error how many, and why.
+
+    A record carries its order time, and the broker takes none that is an hour ahead of its clock.
+    """
+    from services.cli.script import known_by
+    from shared.runtime.merge import LABEL
+
+    known = known_by(script, now_ms)
+    if left := len(script) - len(known):
+        typer.echo(
+            f"{left} of {int((script.kind == LABEL).sum())} labels are left out: they would come later than now,"
+            " their outcome is not known yet; --labels-after says how long after its event a label comes",
+            err=True,
+        )
+    return known
 
 
 def _delay_ms(declared: int | None, given: str | None) -> int | None:

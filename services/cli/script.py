@@ -65,6 +65,12 @@ def cut(script: Script, begin: int, end: int) -> Script:
     return replace(script, kind=script.kind[kept], row=script.row[kept], order=script.order[kept])
 
 
+def known_by(script: Script, now_ms: int) -> Script:
+    """The script without the labels that come later than `now_ms`: nobody can know their outcome yet."""
+    kept = (script.kind == EVENT) | (script.order <= now_ms)
+    return replace(script, kind=script.kind[kept], row=script.row[kept], order=script.order[kept])
+
+
 def read_rows(path: Path, pipeline: Pipeline, start: int = 0, limit: int | None = None) -> pl.DataFrame:
     """The columns that the pipeline's [source] names, of `limit` rows from row `start` on (all by default).
 
