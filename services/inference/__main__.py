@@ -12,6 +12,7 @@ from services.inference.audit import AuditTrail
 from services.inference.core.decide import ClassNames, Decisions
 from services.inference.core.explaining import Explainer
 from services.inference.core.fold import InferenceFold
+from services.inference.core.lineup import Tolerance
 from services.inference.core.registry import Registry
 from services.inference.core.rows import Answering
 from services.inference.metrics import ModelMetrics
@@ -48,7 +49,12 @@ def build(start: Start, slot: int, settings: InferenceSettings) -> Stage:
     share = settings.attribution_share
     explainer = Explainer(share, pipeline.feature_names) if share else None
     fold = InferenceFold(
-        pipeline.feature_names, _answering(pipeline), pipeline.model.name, time.thread_time, explainer
+        pipeline.feature_names,
+        _answering(pipeline),
+        pipeline.model.name,
+        time.thread_time,
+        explainer,
+        Tolerance.of(pipeline.policy.rollback),
     )
     metrics = ModelMetrics.on(start.metrics)
     desk = Desk()

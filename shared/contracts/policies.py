@@ -164,6 +164,9 @@ class RollbackPolicy(Table):
     max_error_rate: float = Field(
         0.001, gt=0.0, lt=1.0, description="share of rows without a score", examples=[0.001]
     )
+    max_row_seconds: float | None = Field(
+        None, gt=0.0, description="time a row at most, in service", examples=[0.001]
+    )
 
 
 class Policy(Table):

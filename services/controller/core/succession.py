@@ -81,23 +81,16 @@ def give_up(book: Book, champion: Version, reason: str, cause: Cause, **detail: 
 
 
 def watch(book: Book, score: Score, cause: Cause) -> None:
-    """The declared rules of quality, error and latency, on a figure of the champion."""
+    """The declared rule of quality, on a figure of the champion; errors and latency are what workers watch."""
     champion, rollback = book.state.champion, book.rules.rollback
     if champion is None or rollback is None or score.version != champion.number or score.role != CHAMPION:
         return
     if not champion.watched or score.total - champion.entered > rollback.window_labels:
         return
-    reason = ""
-    limit = book.rules.gate.max_row_seconds
-    if score.metric == "error_rate" and score.value > rollback.max_error_rate:
-        reason = "rollback.errors"
-    elif score.metric == "row_seconds" and limit is not None and score.value > limit:
-        reason = "rollback.latency"
-    elif _is_worse(champion, score, rollback):
-        reason = "rollback.quality"
-    if reason:
+    if _is_worse(champion, score, rollback):
         found = {"metric": score.metric, "value": score.value, "rows": score.rows, "total": score.total}
-        give_up(book, champion, reason, cause, compared=found | {"baseline": champion.baseline})
+        compared = found | {"baseline": champion.baseline}
+        give_up(book, champion, "rollback.quality", cause, compared=compared)
 
 
 def _is_worse(champion: Version, score: Score, rollback: RollbackPolicy) -> bool:

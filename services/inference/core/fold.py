@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from services.inference.core.explaining import Explainer
-from services.inference.core.lineup import ActiveModel, Failure, Health, Lineup
+from services.inference.core.lineup import ActiveModel, Failure, Health, Lineup, Tolerance
 from services.inference.core.routing import Router
 from services.inference.core.rows import Answering, carried, chosen, kept, merged, signed_by
 from services.inference.core.scoring import BadRow, Scored
@@ -45,10 +45,12 @@ class InferenceFold:
         model_name: str,
         cpu_seconds: Callable[[], float] = lambda: 0.0,
         explainer: Explainer | None = None,
+        tolerance: Tolerance | None = None,
     ) -> None:
         """`cpu_seconds` is what this thread has taken of the processor: waiting for one is no model's fault."""
         self._cpu_seconds = cpu_seconds
         self._explainer = explainer
+        self._tolerance = tolerance or Tolerance()
         self._columns = tuple(f"features.{name}" for name in feature_names)
         self._answering = answering
         self._router = Router(model_name)
@@ -177,6 +179,7 @@ class InferenceFold:
         """Swap; a model that stays keeps its record, one that comes begins with a clean one."""
         self.lineup = lineup
         self._health = {
-            model.registry_offset: self._health.get(model.registry_offset) or Health.of(model)
+            model.registry_offset: self._health.get(model.registry_offset)
+            or Health.of(model, self._tolerance)
             for model in lineup.models
         }

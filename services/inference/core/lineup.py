@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 from services.inference.core.registry import Claim
 from services.inference.core.scoring import FEATURES_NONFINITE, MODEL_NONFINITE, Scored, Scorer
+from shared.contracts.policies import RollbackPolicy
 from shared.models.announcement import Announcement
 
-# A model that spoils more than 0.1 % of a window of this many rows is taken out.
+# Bad rows are counted over a window of this many, slow ones over at least as many.
 HEALTH_ROWS = 10_000
-HEALTH_BAD = 10
-# So is one that takes ten times what its manifest says, over at least as many rows. A call may cost a millisecond
-# whatever is in it, so that single rows are not held against a model.
 LATENCY_ROWS = 1_000
+# Where no time is declared a model may take ten times what its manifest says. A call may cost a millisecond
+# whatever is in it, so that single rows are not held against a model.
 LATENCY_FACTOR = 10.0
 CALL_SECONDS = 0.001
 MODEL_LATENCY = "model.latency"
@@ -34,6 +34,27 @@ class ActiveModel:
     def claim(self) -> Claim:
         """The announcement at its offset."""
         return Claim(self.announcement, self.registry_offset)
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """What a model may spoil and take before it is taken out."""
+
+    error_rate: float = 0.001
+    """Share of the rows of a window without a score."""
+    row_seconds: float | None = None
+    """Seconds a row; None for ten times what the manifest says."""
+
+    @staticmethod
+    def of(declared: RollbackPolicy | None) -> "Tolerance":
+        """What [policy.rollback] says; the defaults without it.
+
+        >>> Tolerance.of(None).error_rate
+        0.001
+        """
+        if declared is None:
+            return Tolerance()
+        return Tolerance(declared.max_error_rate, declared.max_row_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +98,10 @@ class Failure:
 class Health:
     """What a model has answered in the current window, spoiled, and taken of the processor."""
 
+    error_rate: float
+    """Share of bad rows that is borne."""
     row_seconds: float
-    """Seconds a row, as the manifest says."""
+    """Seconds a row that are borne."""
     rows: int = 0
     bad: int = 0
     calls: int = 0
@@ -86,9 +109,10 @@ class Health:
     failed: bool = False
 
     @staticmethod
-    def of(model: ActiveModel) -> "Health":
+    def of(model: ActiveModel, tolerance: Tolerance) -> "Health":
         """A clean record."""
-        return Health(model.scorer.model.manifest.budget.row_seconds)
+        budget = model.scorer.model.manifest.budget.row_seconds
+        return Health(tolerance.error_rate, tolerance.row_seconds or LATENCY_FACTOR * budget)
 
     def add(self, scored: Scored, seconds: float) -> str:
         """Count one call; the reason when the model has just become unfit, else an empty text."""
@@ -104,14 +128,14 @@ class Health:
         return reason
 
     def _reason(self) -> str:
-        if self.bad * HEALTH_ROWS > HEALTH_BAD * max(self.rows, HEALTH_ROWS):
+        if self.bad / max(self.rows, HEALTH_ROWS) > self.error_rate:
             return MODEL_NONFINITE
-        granted = LATENCY_FACTOR * self.row_seconds * self.rows + CALL_SECONDS * self.calls
+        granted = self.row_seconds * self.rows + CALL_SECONDS * self.calls
         return MODEL_LATENCY if self.rows >= LATENCY_ROWS and self.seconds > granted else ""
 
     def told(self, reason: str) -> str:
         """The same for people."""
         if reason == MODEL_LATENCY:
-            said = f"its manifest says {self.row_seconds:.2g} s each"
-            return f"took {self.seconds:.2g} s for {self.rows} rows, {said}"
+            granted = f"at most {self.row_seconds:.2g} s each are borne"
+            return f"took {self.seconds:.2g} s for {self.rows} rows, {granted}"
         return f"{self.bad} of {self.rows} rows had no score"

@@ -224,10 +224,6 @@ FIGURES = {
     "another version": (score(200, 1, 0.81, total=300), []),
     "another metric": (score(200, 2, 0.1, metric="accuracy", total=100), []),
     "not a number": (score(200, 2, float("nan"), total=100), []),
-    "errors": (
-        score(200, 2, 0.002, metric="error_rate", total=100),
-        ["2 rolled_back rollback.errors", "1 champion rollback.errors"],
-    ),
 }
 
 
@@ -237,15 +233,6 @@ def test_a_champion_falls_by_the_declared_rule_alone(case: str) -> None:
     controller = promoted()
     controller.score(figure)
     assert told(controller.take()) == expected
-
-
-def test_a_slow_champion_falls_where_a_limit_is_declared() -> None:
-    controller = started(rules(rollback=ROLLBACK, max_row_seconds=0.001))
-    controller.command(propose(0, parameters={"row_seconds": 0.0005}))
-    controller.word(word(controller, 2))
-    controller.take()
-    controller.score(score(200, 2, 0.002, metric="row_seconds", total=100))
-    assert told(controller.take()) == ["2 rolled_back rollback.latency", "1 champion rollback.latency"]
 
 
 def test_what_came_back_is_not_undone_by_figures_again() -> None:

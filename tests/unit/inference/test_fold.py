@@ -6,10 +6,11 @@ import pytest
 
 from services.inference.core.decide import Decisions
 from services.inference.core.fold import InferenceFold, NoModel
-from services.inference.core.lineup import ActiveModel
+from services.inference.core.lineup import ActiveModel, Tolerance
 from services.inference.core.rows import Answering
 from services.inference.core.scoring import Scorer
 from shared.codec.batch import Strings
+from shared.contracts.policies import RollbackPolicy
 from tests.unit.inference.makers import POISON, feature_batch, loaded, touchy
 from tests.unit.models.makers import NAMES, announcement, samples
 
@@ -109,6 +110,25 @@ def test_a_few_bad_rows_in_many_do_not_fall_back() -> None:
     matrix = samples(5_000)
     matrix[:5, 0] = POISON
     assert not any(fold.step(feature_batch(matrix)).failures for _ in range(6))
+
+
+def test_what_is_borne_is_what_is_declared() -> None:
+    declared = RollbackPolicy.model_validate({"max_error_rate": 0.02, "max_row_seconds": 0.003})
+    assert Tolerance.of(declared) == Tolerance(0.02, 0.003)
+    assert Tolerance.of(RollbackPolicy.model_validate({})) == Tolerance.of(None) == Tolerance(0.001, None)
+
+
+@pytest.mark.parametrize(
+    ("error_rate", "bad", "out"), [(1e-4, 5, True), (0.01, 20, False), (0.01, 101, True)]
+)
+def test_the_declared_share_of_bad_rows_takes_a_model_out(error_rate: float, bad: int, out: bool) -> None:
+    fold = InferenceFold(NAMES, Answering(DECISIONS), "fraud", tolerance=Tolerance(error_rate))
+    for version, scorer in ((3, Scorer(loaded())), (4, touchy()[0])):
+        fold.activate(ActiveModel(announcement(version), 10 + version, scorer))
+    matrix = samples(10_000)
+    matrix[:bad, 0] = POISON
+    failures = fold.step(feature_batch(matrix)).failures
+    assert [f.failed.announcement.version for f in failures] == [4] * out
 
 
 def test_a_long_good_record_does_not_excuse_a_model_that_goes_bad() -> None:

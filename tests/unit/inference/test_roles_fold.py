@@ -12,7 +12,7 @@ from fastavro import parse_schema, schemaless_reader
 
 from services.inference.core.decide import ClassNames, Decisions
 from services.inference.core.fold import InferenceFold
-from services.inference.core.lineup import ActiveModel, Lineup
+from services.inference.core.lineup import ActiveModel, Lineup, Tolerance
 from services.inference.core.routing import Router
 from services.inference.core.rows import Answering, double_arrays
 from services.inference.core.scoring import Scorer
@@ -200,6 +200,20 @@ def test_a_model_that_takes_ten_times_its_budget_is_taken_out(row_seconds: float
     assert [(f.reason, f.failed.announcement.version) for f in failures] == [("model.latency", 2)] * slow
     assert fold.lineup.champion is not None
     assert fold.lineup.champion.announcement.version == (1 if slow else 2)
+
+
+@pytest.mark.parametrize(("most", "slow"), [(1e-3, False), (1e-4, True)])
+def test_the_declared_time_a_row_stands_before_the_manifests_budget(most: float, slow: bool) -> None:
+    now = itertools.count()
+    watch = Tolerance(row_seconds=most)
+    fold = InferenceFold(
+        NAMES, Answering(DECISIONS), "fraud", lambda: next(now) * 4e-4 * 1_000, tolerance=watch
+    )
+    fold.obey(Lineup(_model(1)))
+    fold.obey(Lineup(_model(2)))
+    failures = fold.step(_keyed(samples(1_000))).failures
+    assert [(f.reason, f.failed.announcement.version) for f in failures] == [("model.latency", 2)] * slow
+    assert all(f"at most {most:.2g} s" in f.detail for f in failures)
 
 
 def test_single_rows_may_each_cost_a_call() -> None:
