@@ -171,16 +171,22 @@ def _noted(each: Fitted, workshop: ArtefactStore, kept: Kept) -> JsonValue:
 def _champion_scores(
     champion: dict[str, Any], artefacts: str, matrix: Floats, terms: Terms
 ) -> tuple[Floats, str]:
-    """What the champion says of these rows, and why it cannot be asked where it cannot: then it knows nothing."""
+    """What the champion says of these rows, and why it cannot be asked where it cannot: then it knows nothing.
+
+    Retry where the whole store is away: what serves is no worse for that.
+    """
     ignorant = terms.classes.ignorant(len(matrix))
     if not champion:
         return ignorant, "no champion is announced"
+    store = ArtefactStore(artefacts)
     try:
-        artefact = ArtefactStore(artefacts).get(champion["digest"])
+        artefact = store.get(champion["digest"])
         model = load_model(
             artefact, terms.features.fingerprint, terms.features.names, classes=terms.classes.count
         )
     except (ModelRefused, ArtefactMissing) as refusal:
+        if isinstance(refusal, ArtefactMissing) and not store.present():
+            raise
         return ignorant, str(refusal)
     champion["trained_until"] = artefact.manifest.dataset.get("trained_until", -1)
     with torch.inference_mode():

@@ -39,8 +39,15 @@ class Kept:
         return digest
 
     def get(self, folder: Folder, digest: str) -> bytes:
-        """The bytes under their sha256; Refused where there are none, or others."""
+        """The bytes under their sha256.
+
+        Raises:
+            Refused: there are none, or others.
+            Retry: the store is away.
+        """
         data = self._read(self._path(folder, digest))
+        if data is None and not self._fs.exists(self._root):
+            raise Retry(f"there is no store of datasets at {self.url}")
         if data is None:
             raise Refused(f"the store has no {folder}/{digest}")
         if hashlib.sha256(data).hexdigest() != digest:

@@ -14,7 +14,7 @@ from typing import IO, Any, Protocol
 
 from pydantic import JsonValue
 
-from shared.errors import MillraceError
+from shared.errors import MillraceError, Retry
 
 _ROOT = Path(__file__).resolve().parents[2]
 TURN_S = 0.1
@@ -41,7 +41,13 @@ class Trainer(Protocol):
     """Who does the work of the steps."""
 
     def ask(self, job: dict[str, JsonValue], limit_s: float) -> Any:
-        """The job's result; StepFailed where there is none, Stopped where the service leaves."""
+        """The job's result.
+
+        Raises:
+            StepFailed: there is none.
+            Retry: a store is away; the same job goes later.
+            Stopped: the service leaves.
+        """
         ...
 
     def close(self) -> None:
@@ -81,7 +87,7 @@ class TrainingProcess:
         self._sound = True
 
     def ask(self, job: dict[str, JsonValue], limit_s: float) -> Any:
-        """Send the job and wait for its answer, at most `limit_s` seconds."""
+        """Send the job and wait for its answer, at most `limit_s` seconds; raises as every Trainer does."""
         assert self._process.stdin is not None  # noqa: S101 - for the type checker
         self._sound = False  # until it has answered
         try:
@@ -93,10 +99,8 @@ class TrainingProcess:
             self._line(START_S)
             self._ready = True
         answer = json.loads(self._line(limit_s))
-        if "failed" in answer:
-            raise StepFailed(answer["failed"], answer["detail"])
-        self._sound = True
-        return answer["done"]
+        self._sound = answer.get("failed", "retry") == "retry"
+        return result_of(answer)
 
     def close(self) -> None:
         """Give it back, or kill what is left of it."""
@@ -148,6 +152,15 @@ class TrainingProcess:
         self._said.seek(0)
         words = self._said.read()[-2_000:].decode(errors="replace").strip()
         return f"the training process ended with {self._process.returncode}: {words.rsplit(chr(10), 1)[-1]}"
+
+
+def result_of(answer: dict[str, Any]) -> Any:
+    """What the process was asked for; StepFailed or Retry where it says that it has not got it."""
+    if answer.get("failed") == "retry":
+        raise Retry(answer["detail"])
+    if "failed" in answer:
+        raise StepFailed(answer["failed"], answer["detail"])
+    return answer["done"]
 
 
 def resident_bytes(pid: int) -> int:

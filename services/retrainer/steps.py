@@ -344,7 +344,7 @@ class _Run:
         key = step_key(step, inputs, code_digest(), parameters)
         known: dict[str, Any] | None = self._kept.step(key)
         if known is None:
-            if begins:
+            if begins and not self._begun(step, key):
                 self._tell(step, "started", key, {})
             try:
                 known = told(work())
@@ -356,6 +356,10 @@ class _Run:
         elif self._r._journal.past(self.trigger.id).of(step, key) is None:
             self._tell(step, "cached", key, known)
         return known
+
+    def _begun(self, step: str, key: str) -> bool:
+        past = self._r._journal.past(self.trigger.id)
+        return any((each.step, each.key, each.state) == (step, key, "started") for each in past.steps)
 
     def _tell(self, step: str, state: str, key: str, detail: dict[str, Any]) -> None:
         self._r._journal.write(Step(self.trigger.id, step, state, self.trigger.sequence, key, detail))

@@ -1,8 +1,9 @@
 """The training process: reads jobs as lines of JSON, answers each with one, and reads no topic.
 
 `python -m services.retrainer.training MEMORY_BYTES NICENESS`. A job names its inputs by sha256 and its result
-does the same, so the same job gives the same answer. What it cannot do it says as `failed`; it ends when its
-caller does. Before it says that it is ready it has fitted each kind once, so that no job waits for an import.
+does the same, so the same job gives the same answer. What it cannot do it says as `failed`: `retry` where a
+store is away, so that the same job is asked again. It ends when its caller does. Before it says that it is ready
+it has fitted each kind once, so that no job waits for an import.
 """
 
 import json
@@ -18,7 +19,7 @@ from pydantic import JsonValue
 
 from services.retrainer.jobs import JOBS
 from services.retrainer.rehearsal import rehearse
-from shared.errors import MillraceError
+from shared.errors import MillraceError, Retry
 
 Answer = dict[str, JsonValue]
 
@@ -48,6 +49,8 @@ def answer(job: dict[str, Any], known: dict[str, Callable[[dict[str, Any]], Json
     """What became of one job."""
     try:
         return {"done": known[job["do"]](job)}
+    except Retry as away:
+        return {"failed": "retry", "detail": str(away)}
     except MillraceError as refused:
         return {"failed": "refused", "detail": str(refused)}
     except MemoryError:

@@ -39,14 +39,20 @@ class ArtefactStore:
         self._max_bytes = max_bytes
 
     def put(self, artefact: Artefact) -> str:
-        """Write an artefact after verifying it, and give its digest; again is harmless and repairs it."""
+        """Write an artefact after verifying it, and give its digest; again is harmless and repairs it.
+
+        ModelRefused where its bytes are not what it says, Retry where the store cannot be written.
+        """
         artefact.verify()
         digest = artefact.digest
         folder = self._folder(digest)
-        self._fs.makedirs(folder, exist_ok=True)
-        for name, data in artefact.files.items():
-            self._write(f"{folder}/{name}", data)
-        self._write(f"{folder}/{MANIFEST}", artefact.manifest.canonical())
+        try:
+            self._fs.makedirs(folder, exist_ok=True)
+            for name, data in artefact.files.items():
+                self._write(f"{folder}/{name}", data)
+            self._write(f"{folder}/{MANIFEST}", artefact.manifest.canonical())
+        except OSError as error:
+            raise Retry(f"the artefact store cannot be written: {error}") from error
         return digest
 
     def get(self, digest: str) -> Artefact:
@@ -72,6 +78,10 @@ class ArtefactStore:
         artefact = Artefact(manifest, files)
         artefact.verify()
         return artefact
+
+    def present(self) -> bool:
+        """Whether the store can be seen at all; where it cannot, what seems to be missing may be there."""
+        return bool(self._fs.exists(self._root))
 
     def digests(self) -> list[str]:
         """Every digest that has a manifest, sorted."""

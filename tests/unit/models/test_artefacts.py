@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.errors import Retry
 from shared.models.manifest import MANIFEST, Artefact
 from shared.models.safety import ModelRefused
 from shared.store.artefacts import ArtefactMissing, ArtefactStore
@@ -72,6 +73,18 @@ def test_a_file_that_is_not_there_yet_is_missing(tmp_path: Path) -> None:
     (folder / "weights.safetensors").unlink()
     with pytest.raises(ArtefactMissing):
         store.get(made.digest)
+
+
+def test_a_store_that_cannot_be_written_is_a_retry(tmp_path: Path) -> None:
+    (tmp_path / "store").write_bytes(b"no folder")
+    with pytest.raises(Retry, match="cannot be written"):
+        ArtefactStore(f"{tmp_path}/store").put(artefact())
+
+
+def test_a_store_knows_whether_it_is_there(store: ArtefactStore) -> None:
+    assert not store.present()
+    store.put(artefact())
+    assert store.present()
 
 
 def test_size_caps_are_checked_before_reading(tmp_path: Path) -> None:

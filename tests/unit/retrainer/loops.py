@@ -10,7 +10,7 @@ import numpy as np
 from services.retrainer.core.triggers import Trigger
 from services.retrainer.kept import Kept
 from services.retrainer.ledger import LINEAGE, Slab
-from services.retrainer.process import StepFailed
+from services.retrainer.process import result_of
 from services.retrainer.propose import Proposal
 from services.retrainer.runs import Book, Step
 from services.retrainer.steps import Place, Runner
@@ -250,12 +250,10 @@ class InlineTrainer:
 
     def ask(self, job: dict[str, Any], limit_s: float) -> Any:  # noqa: ARG002
         self.fuse.spark()
-        said: Any = answer(job)
-        if "failed" in said:
-            raise StepFailed(said["failed"], said["detail"])
+        done = result_of(answer(job))
         self.done.append(job["do"])
         self.fuse.spark()
-        return said["done"]
+        return done
 
     def close(self) -> None:
         """Nothing to let go of."""

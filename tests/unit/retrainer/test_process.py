@@ -12,7 +12,7 @@ import pytest
 from services.retrainer.process import Bench, StepFailed, Stopped, TrainingProcess, resident_bytes
 from services.retrainer.rehearsal import rehearse
 from services.retrainer.training import answer
-from shared.errors import Refused
+from shared.errors import Refused, Retry
 
 # Stands for the training process: answers as the first word of a job's `do` says.
 STUB = """
@@ -24,6 +24,7 @@ for line in sys.stdin:
     if job["do"] == "sleep": time.sleep(60)
     if job["do"] == "eat": hold = bytearray(job["bytes"]); hold[::4096] = b"x" * len(hold[::4096]); time.sleep(60)
     if job["do"] == "grow": hold = bytearray(60 << 20); hold[::4096] = b"x" * len(hold[::4096])
+    if job["do"] == "away": print(json.dumps({"failed": "retry", "detail": "no store"}), flush=True); continue
     if job["do"] == "die": sys.stderr.write("first\\nlast words\\n"); os._exit(3)
     print(json.dumps({"done": job["do"]}), flush=True)
 """
@@ -68,6 +69,18 @@ def test_beyond_a_limit_is_a_failed_step(
     assert failed.value.code == code
     worker.close()
     assert worker._process.returncode is not None
+
+
+@pytest.mark.usefixtures("stub")
+def test_a_store_that_is_away_is_a_retry_and_the_process_is_sound() -> None:
+    bench = Bench(1 << 30, 0, 1, spare=True)
+    worker = bench()
+    with pytest.raises(Retry, match="no store"):
+        worker.ask({"do": "away"}, 30)
+    worker.close()
+    assert bench() is worker
+    worker.close()
+    bench.close()
 
 
 @pytest.mark.usefixtures("stub")
@@ -162,6 +175,10 @@ def refusing(job: dict[str, Any]) -> Any:  # noqa: ARG001
     raise Refused("these rows teach nothing")
 
 
+def waiting(job: dict[str, Any]) -> Any:  # noqa: ARG001
+    raise Retry("the store is away")
+
+
 def hungry(job: dict[str, Any]) -> Any:  # noqa: ARG001
     raise MemoryError
 
@@ -176,7 +193,7 @@ def broken(job: dict[str, Any]) -> Any:  # noqa: ARG001
 
 @pytest.mark.parametrize(
     ("work", "said"),
-    [(refusing, "refused"), (hungry, "memory"), (allocating, "memory")],
+    [(refusing, "refused"), (waiting, "retry"), (hungry, "memory"), (allocating, "memory")],
 )
 def test_what_a_job_raises_becomes_a_sentence(work: Any, said: str) -> None:
     found = answer({"do": "it"}, {"it": work})

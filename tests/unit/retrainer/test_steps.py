@@ -1,7 +1,9 @@
 """Steps of a retraining: each once, whatever is killed; one proposal a trigger; failures end the run, not more."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from services.retrainer.core.steps import run_slug, step_key
 from services.retrainer.core.triggers import END, Trigger
 from services.retrainer.process import StepFailed
 from services.retrainer.propose import Proposal
+from shared.errors import Retry
 from shared.models.evidence import unpack
 from shared.models.loading import load_model
 from tests.unit.retrainer.loops import Fuse, Killed, Loop, declared, labels, rows_of
@@ -194,6 +197,49 @@ def test_a_step_that_fails_ends_the_run_and_the_next_run_goes_on(loop: Loop) -> 
     loop.trainer = inline
     assert loop.runner().run(labels(199)) == "failed"  # a trigger runs once
     assert loop.runner().run(labels(299)) == "done"
+
+
+@pytest.mark.parametrize("folder", ["kept", "artefacts"])
+def test_a_run_goes_on_when_a_store_that_was_away_is_back(loop: Loop, folder: str) -> None:
+    """Away before the job: neither is the run over, nor does the champion know nothing."""
+    place, away, inline = loop.folder / folder, loop.folder / "away", loop.trainer
+
+    class Late:
+        def ask(self, job: dict[str, Any], limit_s: float) -> Any:
+            if job["do"] == "evaluate" and not away.exists():
+                place.rename(away)
+            return inline().ask(job, limit_s)
+
+        def close(self) -> None: ...
+
+    loop.trainer = Late
+    with pytest.raises(Retry):
+        loop.runner().run(labels(199))
+    shutil.rmtree(place, ignore_errors=True)
+    away.rename(place)
+    loop.trainer = inline
+    assert loop.runner().run(labels(199)) == "done"
+    assert loop.proposals.sent[0].parameters["champion_problem"] == ""
+    assert [state for step, state in loop.journal.told("labels-199") if step == "train"] == [
+        "started",
+        "done",
+    ]
+
+
+def test_a_step_begins_once_however_often_it_is_tried(loop: Loop) -> None:
+    class Away:
+        def ask(self, job: object, limit_s: float) -> None:  # noqa: ARG002
+            raise Retry("the store is away")
+
+        def close(self) -> None: ...
+
+    inline, loop.trainer = loop.trainer, Away
+    for _ in range(3):
+        with pytest.raises(Retry):
+            loop.runner().run(labels(199))
+    loop.trainer = inline
+    assert loop.runner().run(labels(199)) == "done"
+    assert loop.journal.told("labels-199").count(("train", "started")) == 1
 
 
 def test_three_classes_carry_a_probability_a_class(tmp_path: Path) -> None:
