@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from keyword import iskeyword
 from pathlib import Path
 from typing import Literal
 from unicodedata import combining, normalize
 
+import numpy as np
 import polars as pl
 
 from services.cli.script import TRUTHS, blank_missing, outcome_texts
@@ -55,12 +56,12 @@ class LabelColumn:
 
 @dataclass(frozen=True, slots=True)
 class TimeColumn:
-    """The column with the time, in [source]'s terms; `gap_ms` is the usual time between two rows."""
+    """The column with the time, in [source]'s terms; `moments` are its rows in milliseconds from the epoch on."""
 
     column: str
     unit: Literal["s", "ms", "iso"]
     epoch: str | None
-    gap_ms: int
+    moments: pl.Series = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,24 @@ def time_column(frame: pl.DataFrame, column: str) -> TimeColumn:
             f"--time {column}: {series[0]!r} is not a time; write 2024-01-31T10:00:00Z, or leave out --time:"
             " rows are numbered then"
         ) from error
-    return TimeColumn(column, "iso", None, _gap(moments.dt.epoch("ms").cast(pl.Float64)))
+    return TimeColumn(column, "iso", None, moments.dt.epoch("ms").cast(pl.Float64))
+
+
+def time_of_rows(moments: pl.Series, rows: int) -> int:
+    """Milliseconds until so many more rows have come, usually; a second a row where all are of one instant.
+
+    Never less than two rows of different times are apart.
+
+    >>> time_of_rows(pl.Series([0, 0, 60, 60, 120, 120]), 4), time_of_rows(pl.Series([0, 0, 0, 60]), 2)
+    (120, 60)
+    """
+    times = moments.sort().to_numpy()
+    apart = np.diff(times)
+    if not (apart > 0).any():
+        return rows * 1_000
+    span = min(rows, times.size - 1)
+    usual = float(np.median(times[span:] - times[:-span])) * rows / span
+    return max(1, round(max(usual, float(apart[apart > 0].min()))))
 
 
 def key_column(frame: pl.DataFrame, column: str) -> str:
@@ -252,14 +270,6 @@ def _counted(numbers: pl.Series, column: str) -> TimeColumn:
     if high >= _TOO_FINE:
         raise Refused(f"--time {column}: {high:.0f} is finer than milliseconds; give seconds or milliseconds")
     if low >= _FAR_MS:
-        return TimeColumn(column, "ms", None, _gap(numbers))
+        return TimeColumn(column, "ms", None, numbers)
     begins = None if low >= _FAR_S else "2020-01-01T00:00:00Z"
-    return TimeColumn(column, "s", begins, _gap(numbers * 1_000))
-
-
-def _gap(milliseconds: pl.Series) -> int:
-    """The usual time between two rows that are not of one instant, at least a millisecond."""
-    steps = milliseconds.sort().diff().drop_nulls()
-    apart = steps.filter(steps > 0)
-    usual = apart.median() if apart.len() else 1_000.0
-    return max(1, round(float(usual or 1.0)))  # type: ignore[arg-type]
+    return TimeColumn(column, "s", begins, numbers * 1_000)

@@ -22,6 +22,7 @@ from services.cli.columns import (
     label_column,
     read_table,
     time_column,
+    time_of_rows,
 )
 from shared.contracts.basics import parse_duration
 from shared.errors import Refused
@@ -61,8 +62,7 @@ def files_from(wish: Wish) -> dict[str, str]:
     if not features:
         raise Refused(f"{wish.file} has no column to learn from beside {wish.label}; give numbers")
     _refuse_future(frame, at)
-    gap_ms = INTERVAL_MS if at is None else at.gap_ms
-    after_ms = LATE_ROWS * gap_ms if wish.labels_after is None else parse_duration(wish.labels_after)
+    after_ms = _after_ms(at) if wish.labels_after is None else parse_duration(wish.labels_after)
     namespace = f"example.{wish.name.replace('-', '_')}"
     return {
         "event.avsc": _event(namespace, wish.file.name, features),
@@ -81,6 +81,10 @@ def duration(milliseconds: int) -> str:
         if milliseconds and milliseconds % size == 0:
             return f"{milliseconds // size}{unit}"
     return f"{milliseconds}ms"
+
+
+def _after_ms(at: TimeColumn | None) -> int:
+    return LATE_ROWS * INTERVAL_MS if at is None else time_of_rows(at.moments, LATE_ROWS)
 
 
 def _refuse_future(frame: pl.DataFrame, at: TimeColumn | None) -> None:

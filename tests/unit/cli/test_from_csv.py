@@ -140,6 +140,30 @@ def test_times_are_seen_for_what_they_are(
     assert script.keys.to_list() == [b"a", b"b", b"a"]
 
 
+DAY_S = 86_400
+
+
+@pytest.mark.parametrize(
+    ("times", "after_ms"),
+    [
+        ([i // 50 * DAY_S for i in range(2_000)], 2 * DAY_S * 1_000),
+        ([i // 5_000 * DAY_S for i in range(20_000)], DAY_S * 1_000),
+        ([i * 60 for i in range(2_000)], 6_000_000),
+        ([i // 2 * 60 for i in range(2_000)], 3_000_000),
+        ([60 * i for i in (5, 1, 4, 2, 3)], 6_000_000),
+        ([7] * 50, 100_000),
+    ],
+    ids=["days of 50 rows", "days of 5,000 rows", "minutes", "pairs", "few and in no order", "one instant"],
+)
+def test_a_label_comes_a_hundred_rows_later_also_where_times_are_tied(
+    tmp_path: Path, times: list[int], after_ms: int
+) -> None:
+    frame = pl.DataFrame(
+        {"t": times, "x": [i % 7 / 2 for i in range(len(times))], "y": [i % 2 for i in range(len(times))]}
+    )
+    assert labels_after_ms(declared(written(frame, tmp_path), time="t")) == after_ms
+
+
 @pytest.mark.parametrize(
     ("classes", "positive"), [(("No", "Yes"), "Yes"), (("a", "b"), "b"), (("t", "y"), "y")]
 )
@@ -169,7 +193,9 @@ def test_columns_that_cannot_serve_are_refused_by_name(
     tmp_path: Path, more: dict[str, str], message: str
 ) -> None:
     frame = table(2, 2).with_columns(
-        word=pl.lit("w"), late=pl.lit(9_000_000_000), gap=pl.Series([None, *range(1, ROWS)])
+        word=pl.lit("w"),
+        late=pl.lit(9_000_000_000),
+        gap=pl.Series([None, *range(1, ROWS)]),
     )
     wish = {"label": "y", **more}
     with pytest.raises(Refused, match=message):
