@@ -150,7 +150,7 @@ def _approve(book: Book, version: Version, cause: Cause) -> None:
     if version.state != AWAITING:
         raise Declined("state.wrong", f"version {version.number} is {version.state}, not awaiting approval")
     _thawed(book)
-    begin(book, version, "approved", cause)
+    begin(book, version, "approved", cause, approved=True)
 
 
 def _reject(book: Book, version: Version, cause: Cause) -> None:

@@ -81,7 +81,8 @@ class Version:
     """One model version: where it stands, and what its rules need to remember of how it came there.
 
     `entered` is how many labelled rows of its present role it had when it entered its state; `predecessor` the
-    champion that it replaced first; `baseline` what that one's watched metric was then.
+    champion that it replaced first; `baseline` what that one's watched metric was then; `approved` whether a
+    person let it on trial.
     """
 
     number: int
@@ -97,6 +98,7 @@ class Version:
     predecessor: int | None = None
     baseline: float | None = None
     watched: bool = False
+    approved: bool = False
 
 
 @dataclass(slots=True)
@@ -148,6 +150,7 @@ class State:
         known.command_id = str(detail.get("proposal", known.command_id))
         known.entered = int(detail.get("entered", 0))
         known.watched = entry.state == CHAMPION and bool(detail.get("watched", False))
+        known.approved = known.approved or bool(detail.get("approved", False))
         if entry.state == CHAMPION:
             known.baseline = detail.get("baseline")
             if not known.crowned:

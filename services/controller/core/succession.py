@@ -5,7 +5,7 @@ from typing import Any
 from services.controller.core.book import Book
 from services.controller.core.gate import better_by
 from services.controller.core.records import Cause, Score, Word
-from services.controller.core.state import INCIDENT, Version
+from services.controller.core.state import IN_FLIGHT, INCIDENT, Version
 from shared.contracts.policies import RollbackPolicy
 from shared.models.announcement import (
     CANARY,
@@ -16,7 +16,6 @@ from shared.models.announcement import (
     ROLLBACK,
     ROLLED_BACK,
     SHADOW,
-    VALIDATED,
 )
 
 LEAST_ROWS = 100
@@ -29,7 +28,10 @@ _NOT_THE_MODEL = (*_OF_THE_ORDER, "signature.", "announcement.", "tombstone.", "
 def crown(
     book: Book, version: Version, reason: str, cause: Cause, fate: str = RETIRED, **detail: Any
 ) -> None:
-    """The old champion goes and the new one comes, in this order; what was judged by the old one falls."""
+    """The old champion goes and the new one comes, in this order; what the old one judged falls.
+
+    What a person has approved stays.
+    """
     before, rules = book.state.champion, book.rules
     kind = RELEASE
     if before is not None:
@@ -47,8 +49,9 @@ def crown(
         watched=kind == RELEASE and before is not None and rules.rollback is not None,
         **detail,
     )
-    for other in book.state.in_state(VALIDATED, SHADOW, CANARY):
-        book.move(other.number, REJECTED, "champion.changed", cause)
+    for other in book.state.in_state(*IN_FLIGHT):
+        if not other.approved:
+            book.move(other.number, REJECTED, "champion.changed", cause)
 
 
 def _baseline(book: Book, champion: Version) -> float | None:

@@ -31,11 +31,11 @@ def enter(book: Book, version: Version, cause: Cause) -> None:
         begin(book, version, "gate.passed", cause)
 
 
-def begin(book: Book, version: Version, reason: str, cause: Cause) -> None:
+def begin(book: Book, version: Version, reason: str, cause: Cause, **detail: Any) -> None:
     """Put the version beside the champion; whoever was on trial makes way."""
     _supersede(book, book.state.in_state(*ON_TRIAL), cause)
     entered = book.facts.total(version.number, SHADOW)
-    book.move(version.number, SHADOW, reason, cause, entered=entered)
+    book.move(version.number, SHADOW, reason, cause, entered=entered, **detail)
 
 
 def _supersede(book: Book, others: list[Version], cause: Cause) -> None:

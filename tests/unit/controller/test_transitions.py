@@ -2,8 +2,10 @@
 
 import pytest
 
+from services.controller.core.book import Rules
 from services.controller.core.controller import Controller
 from services.controller.core.records import FAILING, FELL_BACK, REFUSED
+from services.controller.core.state import Entry, rebuild
 from shared.contracts.policies import RollbackPolicy
 from tests.unit.controller.makers import (
     BETTER,
@@ -22,11 +24,20 @@ from tests.unit.controller.makers import (
 ROLLBACK = RollbackPolicy.model_validate({"worse_by": 0.2, "window_labels": 500})
 
 
-def promoted(asked: object = None, version: int = 2) -> Controller:
+def first(asked: Rules) -> list[Entry]:
+    """The entries before those that `started` leaves."""
+    controller = Controller(asked)
+    controller.bootstrap(digest_of(1), 1_000)
+    return controller.take()
+
+
+def promoted(asked: object = None, version: int = 2, approve: bool = False) -> Controller:
     """A controller whose version 2 has replaced version 1."""
     controller = started(rules(rollback=ROLLBACK) if asked is None else asked)  # type: ignore[arg-type]
     controller.score(score(100, 1, 0.6))
     controller.command(propose(0))
+    if approve:
+        controller.command(command("approve", 1, version))
     controller.word(word(controller, version))
     controller.take()
     champion = controller.state.champion
@@ -293,6 +304,30 @@ def test_what_was_judged_by_a_champion_that_is_gone_is_rejected() -> None:
     ]
     controller.command(propose(2, parameters={"champion": {"version": 1}}))
     assert told(controller.take())[1] == "4 rejected gate.champion_changed"
+
+
+def test_what_awaits_approval_falls_with_the_champion_that_judged_it() -> None:
+    controller = promoted(rules(approval=True), approve=True)
+    controller.command(propose(3))
+    assert states(controller) == {1: "retired", 2: "champion", 3: "awaiting"}
+    controller.word(word(controller, 2, FELL_BACK, "model.nonfinite"))
+    assert told(controller.take())[-1] == "3 rejected champion.changed"
+
+
+@pytest.mark.parametrize("role", ["shadow", "canary"])
+def test_what_a_person_approved_goes_on_when_the_champion_changes_after_a_restart_too(role: str) -> None:
+    asked = rules(approval=True, shadow_labels=10, canary_labels=10)
+    controller = started(asked)
+    controller.command(propose(0))
+    controller.command(command("promote", 1, 2))
+    controller.command(propose(2))
+    controller.command(command("approve", 3, 3))
+    if role == "canary":
+        controller.word(word(controller, 3))
+        controller.score(score(10, 3, 0.5, "shadow", total=10))
+    again = Controller(asked, rebuild([*first(asked), *controller.take()], []))
+    again.word(word(again, 2, FELL_BACK, "model.nonfinite"))
+    assert states(again) == {1: "champion", 2: "rolled_back", 3: role}
 
 
 def test_evidence_against_a_champion_that_could_not_be_asked_proves_nothing() -> None:
