@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from datetime import datetime
 from keyword import iskeyword
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,8 @@ from shared.contracts.basics import ClassName
 from shared.errors import Refused
 
 MOST_CLASSES = 12
+EPOCH = "2020-01-01T00:00:00Z"
+"""Where times begin that count from no known moment, and numbered rows."""
 _FAR_MS, _FAR_S = 1e11, 1e8
 """Counts of milliseconds and of seconds since 1970 lie above these since 1973; smaller ones begin elsewhere."""
 _TOO_FINE = 1e14
@@ -56,7 +59,7 @@ class LabelColumn:
 
 @dataclass(frozen=True, slots=True)
 class TimeColumn:
-    """The column with the time, in [source]'s terms; `moments` are its rows in milliseconds from the epoch on."""
+    """The column with the time, in [source]'s terms; `moments` are its rows in milliseconds since 1970."""
 
     column: str
     unit: Literal["s", "ms", "iso"]
@@ -271,5 +274,6 @@ def _counted(numbers: pl.Series, column: str) -> TimeColumn:
         raise Refused(f"--time {column}: {high:.0f} is finer than milliseconds; give seconds or milliseconds")
     if low >= _FAR_MS:
         return TimeColumn(column, "ms", None, numbers)
-    begins = None if low >= _FAR_S else "2020-01-01T00:00:00Z"
-    return TimeColumn(column, "s", begins, numbers * 1_000)
+    if low >= _FAR_S:
+        return TimeColumn(column, "s", None, numbers * 1_000)
+    return TimeColumn(column, "s", EPOCH, (numbers + datetime.fromisoformat(EPOCH).timestamp()) * 1_000)

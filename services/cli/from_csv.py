@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from services.cli.columns import (
+    EPOCH,
     Feature,
     LabelColumn,
     Left,
@@ -29,7 +28,6 @@ from shared.errors import Refused
 
 ID, TIME, KEY = "event_id", "event_time", "event_key"
 INTERVAL_MS = 1_000
-EPOCH = "2020-01-01T00:00:00Z"
 LATE_ROWS = 100
 """A label comes so many rows after its event unless somebody says otherwise."""
 PARTITIONS = 4
@@ -61,7 +59,7 @@ def files_from(wish: Wish) -> dict[str, str]:
     features, left = features_of(frame, spoken_for, {ID, TIME, KEY})
     if not features:
         raise Refused(f"{wish.file} has no column to learn from beside {wish.label}; give numbers")
-    _refuse_future(frame, at)
+    _refuse_times(at)
     after_ms = _after_ms(at) if wish.labels_after is None else parse_duration(wish.labels_after)
     namespace = f"example.{wish.name.replace('-', '_')}"
     return {
@@ -87,19 +85,19 @@ def _after_ms(at: TimeColumn | None) -> int:
     return LATE_ROWS * INTERVAL_MS if at is None else time_of_rows(at.moments, LATE_ROWS)
 
 
-def _refuse_future(frame: pl.DataFrame, at: TimeColumn | None) -> None:
+def _refuse_times(at: TimeColumn | None) -> None:
+    """Refused where a row could not be sent: a record has no time before 1970, and none that is still to come."""
     if at is None:
         return
-    series = frame[at.column]
-    if at.unit == "iso":
-        moments = series if series.dtype == pl.Datetime else series.str.to_datetime(time_zone="UTC")
-        newest = float(moments.dt.epoch("ms").max() or 0)  # type: ignore[arg-type]
-    elif at.epoch is not None:
-        return
-    else:
-        newest = float(series.max() or 0) * (1_000 if at.unit == "s" else 1)  # type: ignore[arg-type]
-    if newest > time.time() * 1_000:
-        raise Refused(f"--time {at.column}: it goes beyond today; leave out --time and rows are numbered")
+    first, last = at.moments.arg_min() or 0, at.moments.arg_max() or 0
+    if at.moments[first] <= 0:
+        raise Refused(
+            f"--time {at.column}: row {first} stands before 1970; leave out --time and rows are numbered"
+        )
+    if at.moments[last] > time.time() * 1_000:
+        raise Refused(
+            f"--time {at.column}: row {last} goes beyond today; leave out --time and rows are numbered"
+        )
 
 
 def _event(namespace: str, file: str, features: list[Feature]) -> str:

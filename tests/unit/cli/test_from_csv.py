@@ -184,7 +184,10 @@ def test_the_class_that_says_yes_is_positive(tmp_path: Path, classes: tuple[str,
         ({"label": "x0"}, "300 different values; a label has 2 to 12 classes"),
         ({"time": "z"}, "--time z: no such column"),
         ({"time": "word"}, "'w' is not a time"),
-        ({"time": "late"}, "goes beyond today"),
+        ({"time": "late"}, "row \\d+ goes beyond today"),
+        ({"time": "old"}, "--time old: row 3 stands before 1970"),
+        ({"time": "older"}, "--time older: row 1 stands before 1970"),
+        ({"time": "far"}, "row \\d+ goes beyond today"),
         ({"key": "gap"}, "--key gap: empty in 1 rows"),
         ({"time": "gap"}, "--time gap: empty in 1 rows"),
     ],
@@ -196,6 +199,9 @@ def test_columns_that_cannot_serve_are_refused_by_name(
         word=pl.lit("w"),
         late=pl.lit(9_000_000_000),
         gap=pl.Series([None, *range(1, ROWS)]),
+        old=pl.Series([1e9, 2e8, 3e8, -1e10, *range(4, ROWS)]),
+        older=pl.Series(["2001-01-01T00:00:00Z", "1969-12-31T23:59:59Z"] * (ROWS // 2)),
+        far=pl.Series([0.0, 1e9] * (ROWS // 2)),
     )
     wish = {"label": "y", **more}
     with pytest.raises(Refused, match=message):
