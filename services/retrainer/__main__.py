@@ -4,6 +4,7 @@ import argparse
 import asyncio
 from pathlib import Path
 
+from services.retrainer.core.reign import Reign
 from services.retrainer.kept import kept_of
 from services.retrainer.ledger import KafkaLedger
 from services.retrainer.metrics import RetrainerMetrics
@@ -21,6 +22,7 @@ from shared.control.loop import Control
 from shared.control.publisher import Publisher
 from shared.control.records import Records
 from shared.errors import Refused
+from shared.models.signing import KeyFolder, LiveKeys
 from shared.runtime.entry import Start, guarded, prepare
 from shared.runtime.polled import Polled
 from shared.settings import PlatformSettings, home
@@ -40,9 +42,10 @@ def build(
     labeled = LABELED.of(pipeline.name)
     journal.refresh()
     watched = "drift" in policy.on
+    keys = LiveKeys(KeyFolder(Path(settings.keys) if settings.keys else home() / "keys"))
     outlook = KafkaOutlook(
         kafka,
-        pipeline.model.name,
+        lambda: Reign(pipeline.model.name, pipeline.feature_fingerprint, keys),
         ModelsTopic(kafka, pipeline, ids),
         alarms,
         REPLAYS.of(pipeline.name),

@@ -8,12 +8,12 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicP
 from confluent_kafka.admin import AdminClient
 from pydantic import JsonValue
 
+from services.retrainer.core.reign import Reign
 from services.retrainer.releases import ModelsTopic
 from shared.control.records import Record, Records
 from shared.errors import Retry
 from shared.kafka.config import client_config
 from shared.kafka.reader import bounds, open_reader, read_ranges, read_topic
-from shared.models.announcement import CHAMPION
 from shared.runtime.control import Replays
 from shared.settings import KafkaSettings
 
@@ -47,7 +47,8 @@ class KafkaOutlook:
     """models.v1 and drift.v1 of one pipeline."""
 
     kafka: KafkaSettings
-    model: str
+    reign: Callable[[], Reign]
+    """Of this pipeline's model, before the first announcement."""
     models: ModelsTopic
     alarms: Records
     replays: str
@@ -60,28 +61,35 @@ class KafkaOutlook:
     leaving: Callable[[], bool]
 
     def champion(self, after: str) -> dict[str, JsonValue]:
-        """The newest record of this model with state champion, once what was proposed last is on models.v1.
+        """The champion that workers obey, once what was proposed last is on models.v1.
 
         Within a step of a replay in lockstep nothing is waited for: the controller decides when this run is over.
         """
         deadline = time.monotonic() + (0.0 if after and self.within_step() else self.verdict_s)
         while True:
-            announced = [each for each in self.models.read() if each.announcement.name == self.model]
-            decided = not after or any(each.announcement.digest == after for each in announced)
-            if decided or time.monotonic() >= deadline or self.leaving():
+            reign, digests = self._announced()
+            if not after or after in digests or time.monotonic() >= deadline or self.leaving():
                 break
             time.sleep(TURN_S)
-        found = [each for each in announced if each.announcement.state == CHAMPION]
-        if not found:
+        said = reign.champion
+        if said is None:
             return {}
-        newest = found[-1]
-        said = newest.announcement
         return {
             "digest": said.digest,
             "version": said.version,
             "sequence": said.sequence,
-            "offset": newest.offset,
+            "offset": reign.offset,
         }
+
+    def _announced(self) -> tuple[Reign, set[str]]:
+        """Who is champion now, and the digests of all that was ever announced and obeyed."""
+        reign = self.reign()
+        obeyed = {
+            each.announcement.digest
+            for each in self.models.read()
+            if reign.step(each.announcement, each.offset, each.timestamp)
+        }
+        return reign, obeyed
 
     def within_step(self) -> bool:
         """Whether a replay in lockstep is within a step now."""

@@ -15,6 +15,8 @@ class RetrainerSettings(BaseSettings):
 
     control: ControlSettings = ControlSettings()
     """The loop."""
+    keys: str = ""
+    """Folder whose trusted/*.pem keys may announce a champion; `$MILLRACE_HOME/keys` when empty."""
     niceness: int = Field(5, ge=0, le=19)
     """How far training stands back behind the services of the data path."""
     threads: int = Field(1, ge=1, le=256)

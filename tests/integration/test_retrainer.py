@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from services.cli import datasets
 from services.retrainer.core.recipe import root_of
+from services.retrainer.core.reign import Reign
 from services.retrainer.core.segments import seal
 from services.retrainer.kept import kept_of
 from services.retrainer.ledger import KafkaLedger
@@ -246,7 +247,7 @@ def test_within_a_step_of_lockstep_no_verdict_is_waited_for(scene: Scene) -> Non
     kafka, name, ids = scene.start.platform.kafka, scene.pipeline.name, scene.start.schema_ids
     outlook = KafkaOutlook(
         kafka,
-        scene.pipeline.model.name,
+        lambda: Reign(scene.pipeline.model.name, scene.pipeline.feature_fingerprint, {}),
         ModelsTopic(kafka, scene.pipeline, ids),
         Records.of(DRIFT, name, ids),
         REPLAYS.of(name),
