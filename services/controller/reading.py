@@ -127,7 +127,7 @@ def score_of(read: Read) -> Score | None:
         rows=row["rows"],
         total=row["total"],
         at=read.timestamp,
-        **_text(row, "role", "slice", "metric", "window"),
+        **_text(row, "role", "slice", "metric", "window", "state"),
     )
 
 

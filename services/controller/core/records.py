@@ -14,7 +14,7 @@ ACCEPTED, REFUSED = "model.accepted", "model.rejected"
 FELL_BACK, FAILING = "model.rolled_back", "model.failing"
 GIVEN_UP = frozenset({REFUSED, FELL_BACK, FAILING})
 """A worker will not load it, has gone back to another one, or goes on with it only for want of another."""
-ALL_ROWS, ROLLING = "all", "rolling"
+ALL_ROWS, ROLLING, PROVISIONAL = "all", "rolling", "provisional"
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _MOST_TEXT = 200
 _MOST_PARAMETERS = 65_536
@@ -102,12 +102,17 @@ class Score:
     rows: int
     total: int
     window: str
+    state: str
     at: int = 0
 
     @property
     def counts(self) -> bool:
-        """Whether decisions look at it: over all rows, the newest window, and a number."""
-        return self.slice == ALL_ROWS and self.window == ROLLING and math.isfinite(self.value)
+        """Whether decisions look at it: over all rows, the newest window of the ledger, and a number.
+
+        Figures of what has settled lag a horizon behind, and their `total` counts the settled outcomes alone.
+        """
+        newest = self.window == ROLLING and self.state == PROVISIONAL
+        return newest and self.slice == ALL_ROWS and math.isfinite(self.value)
 
     @property
     def rank(self) -> tuple[int, int, str, str, str]:

@@ -98,7 +98,13 @@ def propose(offset: int, proof: bytes = BETTER, artefact: str = "", **changes: A
 def score(
     sequence: int, version: int, value: float, role: str = CHAMPION, metric: str = "log_loss", **changes: Any
 ) -> Score:
-    fields: dict[str, Any] = {"rows": 200, "total": sequence, "slice": "all", "window": "rolling"}
+    fields: dict[str, Any] = {
+        "rows": 200,
+        "total": sequence,
+        "slice": "all",
+        "window": "rolling",
+        "state": "provisional",
+    }
     fields |= changes
     return Score(
         sequence=sequence,

@@ -231,6 +231,7 @@ FIGURES = {
     "worse in a slice": (score(200, 2, 0.81, total=100, slice="night"), []),
     "worse over too few": (score(200, 2, 0.81, total=100, rows=99), []),
     "worse too late": (score(900, 2, 0.81, total=501), []),
+    "worse of what has settled": (score(200, 2, 0.81, total=100, state="final"), []),
     "worse as shadow": (score(200, 2, 0.81, "shadow", total=100), []),
     "another version": (score(200, 1, 0.81, total=300), []),
     "another metric": (score(200, 2, 0.1, metric="accuracy", total=100), []),

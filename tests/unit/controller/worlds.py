@@ -58,9 +58,9 @@ def command_record(said: Command) -> bytes:
 
 
 def score_record(said: Score) -> bytes:
-    names = ("sequence", "order_time", "role", "slice", "metric", "value", "rows", "total", "window")
+    names = ("sequence", "order_time", "role", "slice", "metric", "value", "rows", "total", "window", "state")
     record = {name: getattr(said, name) for name in names}
-    more = {"model_version": said.version, "model_digest": "", "coverage": 1.0, "state": "final"}
+    more = {"model_version": said.version, "model_digest": "", "coverage": 1.0}
     return _encode(TABLES["scores"], record | more)
 
 
