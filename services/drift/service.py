@@ -1,10 +1,11 @@
 """The monitor between its topics: rows in, alarms out, each told once, and a state that knows where it stands.
 
 What is folded twice would count twice, and what is passed over would be missing. So the state knows the offsets
-it stands at: a row before them has been folded. A row further on than the next one (the ledger's sequences and
-each unit's profiles count without gaps) says that the group went on without this state: another slot worked, or
-the state is that of the last snapshot. What lies between is then read again from the log and folded first.
-Alarms that stand on drift.v1 already are not told again.
+it stands at: a row before them has been folded. Where the group went on without this state (another slot worked,
+or the state is that of the last snapshot), what lies between is read again from the log and folded first. The
+ledger's sequences say whether anything does. A unit's profiles count without gaps too, but its next one tells
+nothing of the other units': profiles are few, so the log is looked at wherever offsets are missing, be it a
+transaction's marker alone. Alarms that stand on drift.v1 already are not told again.
 """
 
 import asyncio
@@ -87,18 +88,17 @@ class Folding:
         return _behind(polled, self.place.next_offsets.get(polled.topic, 0))
 
     def passed_over(self, polled: Polled) -> bool:
-        """Whether rows lie between the state's place and the first of these."""
+        """Whether rows may lie between the state's place and the first of these."""
         if polled.topic == self._topics.labeled.topic:
             first = self._topics.labeled.read(_first(polled))
             return bool(first["sequence"].array[0] > self.place.sequence)
-        (record,) = self._topics.profiles.read(_first(polled))
-        return bool(record["number"] > self.place.profiles.get(record["unit"], 0))
+        return bool(polled.offsets[0] > self.place.next_offsets.get(polled.topic, 0))
 
     def fold(self, polled: Polled) -> list[Alarm]:
         """Fold new rows of one topic; the alarms that follow.
 
         Raises:
-            Fatal: the ledger has a gap.
+            Fatal: the ledger or a unit's profiles have a gap.
         """
         if polled.topic == self._topics.labeled.topic:
             alarms = self._outcomes(self._topics.labeled.read(polled))
@@ -121,7 +121,14 @@ class Folding:
         return self.core.labeled(labeled_rows(batch, self._features, self._classes))
 
     def _profile(self, record: Record) -> list[Alarm]:
-        self.place.profiles[record["unit"]] = record["number"] + 1
+        unit, number = record["unit"], record["number"]
+        wanted = self.place.profiles.get(unit, number)
+        if number != wanted:
+            raise Fatal(
+                f"{self._topics.profiles.topic} goes on with profile {number} of unit {unit} where {wanted} must "
+                "stand: records are gone, or somebody else writes there"
+            )
+        self.place.profiles[unit] = number + 1
         return self.core.profile(profile_row(record))
 
     def snapshot(self, ids: dict[str, str]) -> Snapshot:
@@ -187,10 +194,7 @@ class Service:
             if not len(fresh):
                 return
             if self._fold.passed_over(fresh):
-                await asyncio.to_thread(self._told.refresh)
-                between = self._between(fresh)
-                while (part := await asyncio.to_thread(next, between, None)) is not None:
-                    await self._step(part)
+                await self._catch_up(fresh)
             await self._step(fresh)
             if self._due():
                 await asyncio.to_thread(self.save)
@@ -210,6 +214,15 @@ class Service:
                 ) from error
         self._told.refresh()
         self._begun = True
+
+    async def _catch_up(self, polled: Polled) -> None:
+        """Fold what lies before these rows; its alarms may have been told by whoever went on."""
+        between, known = self._between(polled), False
+        while (part := await asyncio.to_thread(next, between, None)) is not None:
+            if not known:
+                await asyncio.to_thread(self._told.refresh)
+                known = True
+            await self._step(part)
 
     def _between(self, polled: Polled) -> Iterator[Polled]:
         """What lies in the log before these rows and has not been folded."""

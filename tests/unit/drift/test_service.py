@@ -86,12 +86,27 @@ def test_rows_that_were_passed_over_are_noticed() -> None:
         fold.fold(outcomes(6, 2))
 
 
-def test_profiles_that_were_passed_over_are_noticed() -> None:
+def test_offsets_between_profiles_may_be_another_unit_s() -> None:
+    """Profile 0.1 was acknowledged before a kill; 1.1, the first to come, tells nothing of it."""
     fold = folding()
     assert not fold.passed_over(profiles((0, 0), (1, 0)))
+    fold.fold(profiles((0, 0), (1, 0)))
+    assert fold.passed_over(profiles((1, 1), offset=3))
+    assert not fold.passed_over(profiles((0, 1), offset=2))
+
+
+def test_a_profile_that_is_gone_ends_the_process() -> None:
+    fold = folding()
     fold.fold(profiles((0, 0), (1, 0), (0, 1)))
-    assert fold.passed_over(profiles((1, 2), offset=9))
-    assert not fold.passed_over(profiles((1, 1), offset=9))
+    with pytest.raises(Fatal, match=r"goes on with profile 2 of unit 1 where 1 must stand"):
+        fold.fold(profiles((1, 2), offset=3))
+
+
+def test_a_log_may_begin_with_any_profile() -> None:
+    """Profiles are kept for thirty days."""
+    fold = folding()
+    fold.fold(profiles((0, 17), (1, 16), (0, 18), offset=40))
+    assert fold.place.profiles == {0: 19, 1: 17}
 
 
 def test_state_and_place_are_restored_together() -> None:
