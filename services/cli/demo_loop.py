@@ -101,6 +101,7 @@ def _send(journey: "Journey", script: "Script", pace: float | None) -> None:
     from services.cli.lockstep import Lockstep, services_of
     from services.cli.replaying import Pace
 
+    check = journey.supervisor.check
     with watching("applications") as watch:
         if pace is None:
             journey.replay_in_steps(script, STEP, watch=watch)
@@ -108,10 +109,10 @@ def _send(journey: "Journey", script: "Script", pace: float | None) -> None:
         kafka, declared, ids = journey.platform.kafka, journey.pipeline, journey.schema_ids
         services = services_of(declared)
         # Not in lockstep: only its word is wanted that all services run, and that at the end they rest.
-        with Lockstep.of(kafka, declared, ids, script, STEP, services, start_s=FIRST_S) as steps:
-            steps.rest_over(journey.supervisor.check)
+        with Lockstep.of(kafka, declared, ids, script, STEP, services, start_s=FIRST_S, beat=check) as steps:
+            steps.rest_over(check)
             journey.replay(script, Pace(rate=pace), watch)
-            steps.rest_over(journey.supervisor.check)
+            steps.rest_over(check)
 
 
 def circle_of(chronicle: "Chronicle", change: int) -> Circle:

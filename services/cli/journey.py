@@ -163,16 +163,10 @@ class Journey:
             Retry: a step was not over within `timeout_s` seconds.
             FuseBlown: a service died too often.
         """
-
-        def look(sent: int, total: int) -> None:
-            self.supervisor.check()
-            watch(sent, total)
-
-        kafka = self.platform.kafka
-        with Lockstep.of(
-            kafka, self.pipeline, self.schema_ids, script, size, self._services(), timeout_s, FIRST_S
-        ) as steps:
-            return Replay(kafka, self.pipeline, self.schema_ids, script, FULL_SPEED, look, steps).run()
+        kafka, declared, ids = self.platform.kafka, self.pipeline, self.schema_ids
+        services, check = self._services(), self.supervisor.check
+        with Lockstep.of(kafka, declared, ids, script, size, services, timeout_s, FIRST_S, check) as steps:
+            return Replay(kafka, declared, ids, script, FULL_SPEED, watch, steps, check).run()
 
     def settle(self, timeout_s: float = TIMEOUT_S) -> None:
         """Wait until no service has anything to read and the workers obey the newest announcement.
@@ -181,11 +175,10 @@ class Journey:
             Retry: that was not so within `timeout_s` seconds.
             FuseBlown: a service died too often.
         """
-        standstill = Standstill(
-            self.platform.kafka, self.pipeline, self.schema_ids, self._services(), FIRST_S
-        )
+        kafka, check = self.platform.kafka, self.supervisor.check
+        standstill = Standstill(kafka, self.pipeline, self.schema_ids, self._services(), FIRST_S, check)
         try:
-            Lockstep((), standstill, timeout_s).rest_over(self.supervisor.check)
+            Lockstep((), standstill, timeout_s).rest_over(check)
         finally:
             standstill.close()
 

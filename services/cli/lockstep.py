@@ -62,9 +62,13 @@ class Lockstep:
         services: Sequence[str],
         timeout_s: float = TIMEOUT_S,
         start_s: float = START_S,
+        beat: Beat = lambda: None,
     ) -> "Iterator[Lockstep]":
-        """Lockstep of `script` with `services`, which may take `start_s` seconds to come up; for a block."""
-        standstill = Standstill(kafka, pipeline, schema_ids, services, start_s)
+        """Lockstep of `script` with `services`, for a block.
+
+        They may take `start_s` seconds to come up; `beat` is called until they have.
+        """
+        standstill = Standstill(kafka, pipeline, schema_ids, services, start_s, beat)
         try:
             yield Lockstep(cut_steps(script, size), standstill, timeout_s)
         finally:

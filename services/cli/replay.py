@@ -86,11 +86,12 @@ def replay(
         platform, schema_ids = prepare(declared)
         refuse_expired(platform.kafka, declared, script, now_ms)
         with (
-            nullcontext() if alone else served(declared),
+            nullcontext(lambda: None) if alone else served(declared) as check,
             watching() as watch,
-            _stepping(platform, declared, schema_ids, script, lockstep, timeout_s) as steps,
+            _stepping(platform, declared, schema_ids, script, lockstep, timeout_s, check) as steps,
         ):
-            summary = Replay(platform.kafka, declared, schema_ids, script, pace, watch, steps).run()
+            kafka = platform.kafka
+            summary = Replay(kafka, declared, schema_ids, script, pace, watch, steps, check).run()
     if as_json:
         typer.echo(json.dumps({**asdict(summary), "per_second": round(summary.per_second, 1)}))
         return
@@ -142,15 +143,20 @@ def _stepping(
     script: "Script",
     size: int | None,
     timeout_s: float | None,
+    check: Callable[[], None],
 ) -> "Iterator[Lockstep | None]":
-    """Lockstep by `size` events with the services that run; None where no size is given."""
+    """Lockstep by `size` events with the services that run; None where no size is given.
+
+    `check` is called while they come up.
+    """
     if size is None:
         yield None
         return
     from services.cli.lockstep import TIMEOUT_S, Lockstep, services_of
 
+    limit_s, services = timeout_s or TIMEOUT_S, services_of(declared)
     with Lockstep.of(
-        platform.kafka, declared, schema_ids, script, size, services_of(declared), timeout_s or TIMEOUT_S
+        platform.kafka, declared, schema_ids, script, size, services, limit_s, beat=check
     ) as steps:
         yield steps
 

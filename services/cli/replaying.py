@@ -122,6 +122,7 @@ class Replay:
         pace: how fast.
         watch: told (records sent, records in all) now and then.
         steps: cuts it into steps, for lockstep.
+        check: called while it sends and waits; raises where the services have given up.
     """
 
     def __init__(
@@ -133,10 +134,11 @@ class Replay:
         pace: Pace = Pace(),
         watch: Watch = lambda _sent, _total: None,
         steps: Steps | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self.id = f"replay-{uuid4()}"
         self._kafka, self._script, self._pace, self._watch = kafka, script, pace, watch
-        self._steps, self._state = steps, OPEN
+        self._steps, self._state, self._check_services = steps, OPEN, check
         name = pipeline.name
         self._topics = {EVENT: EVENTS.of(name)}
         programs = {EVENT: compile_program(pipeline.event.avro)}
@@ -162,6 +164,7 @@ class Replay:
 
         Raises:
             Retry: the broker did not take a record; the replay is closed, or its lease ends it.
+            FuseBlown: `check` says that the services have given up.
         """
         started = time.monotonic()
         self._offsets = self._ends()
@@ -231,9 +234,10 @@ class Replay:
         self._flush()
 
     def _beat(self) -> None:
-        """Stay alive while others work."""
+        """Stay alive while others work, and as long as they do."""
         self._producer.poll(0)
         self._check()
+        self._check_services()
         self._say_when_due()
 
     def _send_range(self, begin: int, end: int, schedule: Callable[[float], int], started: float) -> None:
@@ -249,6 +253,7 @@ class Replay:
                 self._producer.poll(0.002)
             self._settle()
             self._check()
+            self._check_services()
             self._check_pulse()
             self._say_when_due()
             self._watch(sent, len(self._script))

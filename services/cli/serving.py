@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import typer
@@ -18,20 +18,21 @@ PAUSE_S = 0.1
 
 
 @contextmanager
-def served(pipeline: Pipeline, grace_s: float = GRACE_S) -> Iterator[None]:
+def served(pipeline: Pipeline, grace_s: float = GRACE_S) -> Iterator[Callable[[], None]]:
     """The services of `pipeline`, which is prepared, on the platform that runs.
 
     What runs already is used and left alone; what was started here is stopped behind the block. On a cluster of
-    your own nothing is started.
+    your own nothing is started. The block is given what to call while it waits for them: that raises `FuseBlown`
+    where the services that were started here have given up.
     """
     external = bool(os.environ.get("MILLRACE_KAFKA__BOOTSTRAP_SERVERS"))
     if external or is_run(pipeline.name, grace_s):
-        yield
+        yield lambda: None
         return
     logs = run_folder(home(), pipeline.name)
     typer.echo(f"nobody runs {pipeline.name}: its services run with this command; logs in {logs}", err=True)
-    with Supervisor(plan_of(pipeline), logs):
-        yield
+    with Supervisor(plan_of(pipeline), logs) as supervisor:
+        yield supervisor.check
 
 
 def is_run(name: str, grace_s: float = 0.0) -> bool:

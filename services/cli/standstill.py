@@ -125,6 +125,7 @@ class Standstill:
         schema_ids: registered ids by topic name.
         services: names of services as the supervisor plans them, `feedback-join` say.
         start_s: how long they may take to join their groups.
+        beat: called until they have.
 
     Raises:
         Refused: one of them does not run.
@@ -137,13 +138,14 @@ class Standstill:
         schema_ids: Mapping[str, int],
         services: Sequence[str],
         start_s: float = START_S,
+        beat: Beat = lambda: None,
     ) -> None:
         self._admin = AdminClient(client_config(kafka))
         self._reader = open_reader(kafka, **{"fetch.wait.max.ms": 10})
         self.pipeline = pipeline
         self.groups = [f"millrace.{pipeline.name}.{service}" for service in services]
         try:
-            self._inputs = self._find_inputs(time.monotonic() + start_s)
+            self._inputs = self._find_inputs(time.monotonic() + start_s, beat)
             topic = ACCEPTED.of(pipeline.name)
             accepted = Table.of(topic, schema_ids[topic], accepted_schema(pipeline))
             self._tail = _Tail(self._reader, self._starts(), accepted)
@@ -206,10 +208,11 @@ class Standstill:
 
     # What the broker is asked.
 
-    def _find_inputs(self, deadline: float) -> dict[str, list[Place]]:
+    def _find_inputs(self, deadline: float, beat: Beat) -> dict[str, list[Place]]:
         """All partitions of all topics that each group's members were given; waits until it has some."""
         found: dict[str, list[Place]] = {}
         while True:
+            beat()
             missing = [group for group in self.groups if group not in found]
             asked = self._admin.describe_consumer_groups(missing, request_timeout=ASK_S) if missing else {}
             for group, told in asked.items():

@@ -16,18 +16,22 @@ from shared.runtime.merge import EVENT
 FRAUD = load_pipeline(find_pipeline("fraud"))
 
 
-def script(rows: int, labels_after_ms: int) -> Script:
-    frame = pl.DataFrame(
+def rows(number: int) -> pl.DataFrame:
+    """Payments, one a second."""
+    return pl.DataFrame(
         {
-            "TRANSACTION_ID": list(range(rows)),
-            "TX_TIME_SECONDS": list(range(rows)),
-            "CUSTOMER_ID": ["1"] * rows,
-            "TERMINAL_ID": ["7"] * rows,
-            "TX_AMOUNT": [1.5] * rows,
-            "TX_FRAUD": [0] * rows,
+            "TRANSACTION_ID": list(range(number)),
+            "TX_TIME_SECONDS": list(range(number)),
+            "CUSTOMER_ID": ["1"] * number,
+            "TERMINAL_ID": ["7"] * number,
+            "TX_AMOUNT": [1.5] * number,
+            "TX_FRAUD": [0] * number,
         }
     )
-    return write_script(frame, FRAUD, labels_after_ms)
+
+
+def script(number: int, labels_after_ms: int) -> Script:
+    return write_script(rows(number), FRAUD, labels_after_ms)
 
 
 def events_of(whole: Script, steps: list[tuple[int, int]]) -> list[int]:
@@ -35,7 +39,7 @@ def events_of(whole: Script, steps: list[tuple[int, int]]) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("rows", "delay", "size", "events"),
+    ("number", "delay", "size", "events"),
     [
         (10, 2_000, 5, [5, 5]),
         (10, 2_000, 4, [4, 4, 2]),
@@ -45,9 +49,9 @@ def events_of(whole: Script, steps: list[tuple[int, int]]) -> list[int]:
     ],
 )
 def test_a_step_holds_so_many_events_and_the_labels_up_to_the_next(
-    rows: int, delay: int, size: int, events: list[int]
+    number: int, delay: int, size: int, events: list[int]
 ) -> None:
-    whole = script(rows, delay)
+    whole = script(number, delay)
     steps = cut_steps(whole, size)
     assert events_of(whole, steps) == events
     assert steps[0][0] == 0
