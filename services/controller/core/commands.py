@@ -1,6 +1,7 @@
 """Commands, each obeyed or declined with a reason that the one who asked can use."""
 
 import json
+from typing import Any
 
 from services.controller.core.book import Book
 from services.controller.core.gate import Verdict, judge
@@ -131,14 +132,22 @@ def _of_this_champion(book: Book, command: Command, verdict: Verdict) -> Verdict
     champion = book.state.champion
     if champion is None:
         return verdict
-    compared = command.parameters.get("champion")
-    version = compared.get("version") if isinstance(compared, dict) else None
-    if version is not None and version != champion.number:
-        return Verdict(False, "gate.champion_changed", {**verdict.figures, "champion_version": version})
+    other = _other(command.parameters.get("champion"), champion)
+    if other:
+        return Verdict(False, "gate.champion_changed", {**verdict.figures, **other})
     problem = command.parameters.get("champion_problem")
     if problem and champion.reason != BOOTSTRAP:
         return Verdict(False, "gate.champion_unknown", {**verdict.figures, "problem": str(problem)[:500]})
     return verdict
+
+
+def _other(said: Any, champion: Version) -> dict[str, Any]:
+    """Number and artefact that the evidence names, where either is not the champion's; empty where both are."""
+    serving = {"version": champion.number, "digest": champion.digest}
+    found = {name: said.get(name) for name in serving} if isinstance(said, dict) else {}
+    if all(each in (None, serving[name]) for name, each in found.items()):
+        return {}
+    return {f"champion_{name}": each for name, each in found.items()}
 
 
 def _thawed(book: Book) -> None:

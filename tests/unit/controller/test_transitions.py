@@ -331,6 +331,24 @@ def test_what_a_person_approved_goes_on_when_the_champion_changes_after_a_restar
     assert states(again) == {1: "champion", 2: "rolled_back", 3: role}
 
 
+COMPARED = {
+    "the champion": ({"version": 2, "digest": digest_of(1_000)}, "gate.passed"),
+    "its number alone": ({"version": 2}, "gate.passed"),
+    "another version": ({"version": 1, "digest": digest_of(1_000)}, "gate.champion_changed"),
+    "another artefact of that number": ({"version": 2, "digest": digest_of(9)}, "gate.champion_changed"),
+    "an artefact alone": ({"digest": digest_of(9)}, "gate.champion_changed"),
+    "no artefact": ({"version": 2, "digest": 7}, "gate.champion_changed"),
+}
+
+
+@pytest.mark.parametrize("case", COMPARED)
+def test_evidence_must_compare_with_the_artefact_that_serves(case: str) -> None:
+    compared, reason = COMPARED[case]
+    controller = promoted()
+    controller.command(propose(1, parameters={"champion": compared}))
+    assert controller.take()[1].reason == reason
+
+
 def test_evidence_against_a_champion_that_could_not_be_asked_proves_nothing() -> None:
     controller = promoted()
     controller.command(propose(1, parameters={"champion_problem": "artefact.missing"}))
