@@ -181,9 +181,10 @@ class Prediction:
         return {name: getattr(self, name) for name in STATE}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was read."""
+        """Go on where `state` was read, with the first rows of a reference that was longer."""
         for name in STATE:
             setattr(self, name, state[name])
+        self._reference = self._reference[: self._size]
         self._usual = None
 
 

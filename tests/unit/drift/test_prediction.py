@@ -111,6 +111,14 @@ def test_looks_come_every_hundred_rows_however_they_are_cut() -> None:
     assert (whole[0].row + 1) % EVERY == 0
 
 
+def test_a_state_is_taken_up_under_a_smaller_reference() -> None:
+    before, after = Prediction(2, 1_000, 0, 1e6), Prediction(2, 500, 0, 1e6)
+    before.step(*calibrated(2_000, 1))
+    after.load(before.state())
+    (shift,) = after.step(*calibrated(600, 2, unsure=0.8, start=2_000))
+    assert sum(shift.reference["counts"]) == 500
+
+
 def test_answers_are_judged_by_what_they_said() -> None:
     stream = rows(0.3, 500)
     judged = judge(stream)
