@@ -6,7 +6,7 @@ from services.drift.core.monitor import Monitor
 from services.drift.service import Service, Topics
 from services.drift.settings import DriftSettings
 from shared.contracts.generated import labeled_schema
-from shared.contracts.pipeline import find_pipeline, load_pipeline
+from shared.contracts.pipeline import Pipeline, find_pipeline, load_pipeline
 from shared.control.loop import Control
 from shared.control.records import Records
 from shared.errors import Refused
@@ -16,11 +16,18 @@ from shared.settings import PlatformSettings
 from shared.topics import DRIFT, LABELED, PROFILES
 
 
+def make_monitor(pipeline: Pipeline) -> Monitor:
+    """The monitor that the declaration asks for."""
+    codes = {
+        each.name: range(each.categories) for each in pipeline.expressions if each.categories is not None
+    }
+    return Monitor(pipeline.policy.drift, pipeline.feature_names, pipeline.class_count, codes)
+
+
 def build(start: Start, slot: int, settings: DriftSettings) -> tuple[Control, Service]:
     """The loop with its handlers, and the service behind them."""
     pipeline, ids = start.pipeline, start.schema_ids
-    label = pipeline.label
-    if label is None or not pipeline.loops:
+    if pipeline.label is None or not pipeline.loops:
         raise Refused(
             f"{pipeline.name} declares no loop: add [label] and [policy.retrain], or leave drift out"
         )
@@ -31,11 +38,8 @@ def build(start: Start, slot: int, settings: DriftSettings) -> tuple[Control, Se
         Records.of(DRIFT, pipeline.name, ids),
     )
 
-    def monitor() -> Monitor:
-        return Monitor(pipeline.policy.drift, pipeline.feature_names, len(label.classes))
-
     control = Control(start, "drift", slot, settings.control)
-    service = Service(control, monitor, topics, settings)
+    service = Service(control, lambda: make_monitor(pipeline), topics, settings)
     control.on(topics.labeled.topic)(service.take)
     control.on(topics.profiles.topic, most=50)(service.take)
     return control, service

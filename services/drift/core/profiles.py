@@ -21,6 +21,8 @@ from services.drift.core.records import ProfileColumn, ProfileRow
 GROUPS = 10
 LEAST_PROFILES = 3
 """Profiles before a reference is one: how far two of them lie apart by themselves is seen from these."""
+STRAYS = 2
+"""Profiles in a row in which values of no declared category may be accidents; one more is an alarm."""
 MOST_PROFILES = 20
 """Profiles that a reference takes in; the world may drift slowly, but not along with it."""
 MOST_ALARMS = 10
@@ -59,15 +61,53 @@ class Moved:
     detail: str
 
 
+class Codes:
+    """The values that a feature may have, and what of a profile is surely none of them.
+
+    Values that share a bucket with a code (8 and 9 do) are told from it only where they are a profile's smallest
+    or largest.
+    """
+
+    def __init__(self, values: Sequence[float]) -> None:
+        self._values = frozenset(values)
+        self._buckets = np.unique([bucket(value) for value in values])
+
+    def others(self, column: ProfileColumn) -> int:
+        """How many values lie in buckets without a code."""
+        zeros = 0 if 0.0 in self._values else column.zeros
+        return int(column.counts[~np.isin(column.buckets, self._buckets)].sum()) + zeros
+
+    def strays(self, column: ProfileColumn) -> list[float]:
+        """The smallest and the largest value, where they are no codes."""
+        if not len(column.buckets) and not column.zeros:
+            return []
+        return [value for value in (column.minimum, column.maximum) if value not in self._values]
+
+
 @dataclass(slots=True)
 class Past:
-    """What a feature looked like in one unit: counts by bucket (0 holds the zeros), missing values apart."""
+    """What a feature looked like in one unit: counts by bucket (0 holds the zeros), missing values apart.
+
+    `strange` counts the newest profiles, one after another, that hold a value of no declared category; `told` says
+    that an alarm of the feature was raised meanwhile.
+    """
 
     counts: dict[int, int] = field(default_factory=dict)
     missing: int = 0
     rows: int = 0
     spread: float = 0.0
     degrees: float = 0.0
+    strange: int = 0
+    told: bool = False
+
+    def follow(self, codes: Codes, column: ProfileColumn) -> None:
+        """Count how long values of no declared category have come."""
+        self.strange = self.strange + 1 if codes.others(column) or codes.strays(column) else 0
+        self.told = self.told and self.strange > 0
+
+    def anew(self, alarmed: bool) -> "Past":
+        """The past behind an alarm, of this feature if `alarmed`."""
+        return Past(strange=self.strange, told=self.told or (alarmed and self.strange > 0))
 
     def add(self, column: ProfileColumn, rows: int) -> None:
         """Take a profile in; how far it lies from those before says how noisy profiles of this feature are."""
@@ -114,7 +154,8 @@ class Profiles:
 
     `rows_between`: rows without change in which all features together may raise one false alarm. A bin's counts
     are taken as independent draws, widened by how much the profiles of the past differed among themselves.
-    `categories`: the values that a feature may have, by name; others are unseen.
+    `categories`: the values that a feature may have, by name; others are unseen, and told once for as long as each
+    profile holds some.
     """
 
     def __init__(
@@ -124,13 +165,16 @@ class Profiles:
         categories: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         self._reference, self._rows_between = reference, rows_between
-        self._known = {name: {bucket(v) for v in values} for name, values in (categories or {}).items()}
+        self._codes = {name: Codes(values) for name, values in (categories or {}).items()}
         self._units: dict[int, tuple[int, list[Past]]] = {}
 
     def step(self, row: ProfileRow) -> list[Moved]:
         """Fold one profile; the most telling test of each feature that moved, the furthest first."""
         count, past = self._units.get(row.unit) or (0, [Past() for _ in row.names])
         moved: list[Moved] = []
+        for name, before, column in zip(row.names, past, row.columns, strict=True):
+            if name in self._codes:
+                before.follow(self._codes[name], column)
         ready = count >= LEAST_PROFILES and bool(past) and past[0].rows >= self._reference
         if ready:
             share = row.rows / self._rows_between / (TESTS * max(1, len(row.names)))
@@ -138,7 +182,11 @@ class Profiles:
                 found = self._tests(name, before, column, row.rows, share)
                 moved += sorted(found, key=lambda each: -each.statistic / each.threshold)[:1]
         if moved:  # the profile itself may hold both worlds
-            count, past = 0, [Past() for _ in row.names]
+            alarmed = {each.subject for each in moved}
+            count, past = (
+                0,
+                [before.anew(name in alarmed) for name, before in zip(row.names, past, strict=True)],
+            )
         elif not ready or count < MOST_PROFILES:
             for before, column in zip(past, row.columns, strict=True):
                 before.add(column, row.rows)
@@ -165,14 +213,25 @@ class Profiles:
             text = f"{detector}: {was / max(1, past.rows):.2%} before, {is_ / max(1, rows):.2%} now"
             found.append((detector, ratio, odd, text))
         found += self._beyond(past, column, probability)
-        if name in self._known:
-            unseen = int(column.counts[~np.isin(column.buckets, list(self._known[name]))].sum())
+        if name in self._codes and not past.told:
             allowed = outside_limit(past.rows, rows, probability) * past.inflation
-            found.append(("unseen", float(unseen), allowed, f"{unseen} values of no declared category"))
+            found += self._unseen(self._codes[name], past, column, allowed)
         return [
             Moved(detector, name, statistic, threshold, evidence[0], evidence[1], f"{name}: {text}")
             for detector, statistic, threshold, text in found
             if statistic > threshold
+        ]
+
+    def _unseen(
+        self, codes: Codes, past: Past, column: ProfileColumn, allowed: float
+    ) -> list[tuple[str, float, float, str]]:
+        """How many values have no declared category, and for how many profiles such have come."""
+        others, strays = codes.others(column), codes.strays(column)
+        such = f", such as {strays[-1]:g}," if strays else ""
+        text = f"values of no declared category{such} came in each of the newest {past.strange} profiles"
+        return [
+            ("unseen", float(others), allowed, f"{others} values of no declared category"),
+            ("unseen", float(past.strange), float(STRAYS), text),
         ]
 
     def _beyond(
@@ -218,7 +277,14 @@ class Profiles:
                     {
                         "places": np.array(sorted(past.counts), np.int64),
                         "counts": np.array([past.counts[place] for place in sorted(past.counts)], np.int64),
-                        "rest": [past.missing, past.rows, past.spread, past.degrees],
+                        "rest": [
+                            past.missing,
+                            past.rows,
+                            past.spread,
+                            past.degrees,
+                            past.strange,
+                            past.told,
+                        ],
                     }
                     for past in pasts
                 ],

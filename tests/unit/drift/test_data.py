@@ -7,7 +7,7 @@ import pytest
 
 from services.drift.core.histograms import chance, homogeneity, jensen_shannon, psi
 from services.drift.core.joint import CURRENT, EVERY, Joint, auc_by_chance, cross_auc
-from services.drift.core.profiles import MOST_ALARMS, Moved, Profiles, bucket, edge
+from services.drift.core.profiles import MOST_ALARMS, Codes, Moved, Profiles, bucket, edge
 from shared.codec.batch import Floats
 from tests.unit.drift.streams import profiles
 
@@ -78,12 +78,55 @@ def test_a_range_that_is_left_is_noticed_but_not_by_one_value() -> None:
     assert moved.detail == "f0: 30 values above 0.875, where none was before"
 
 
-def test_an_unseen_category_is_noticed() -> None:
-    before = np.random.default_rng(1).integers(0, 3, (4_000, 1)).astype(np.float64)
-    after = np.random.default_rng(2).integers(0, 3, (1_000, 1)).astype(np.float64)
+def codes(rows: int, seed: int, categories: int) -> Floats:
+    return np.random.default_rng(seed).integers(0, categories, (rows, 1)).astype(np.float64)
+
+
+@pytest.mark.parametrize("stray", [0.5, 1.5])
+def test_an_unseen_category_is_noticed(stray: float) -> None:
+    before, after = codes(4_000, 1, 3), codes(1_000, 2, 3)
     assert told(before, after, f0=[0, 1, 2]) == []
-    after[:20] = 1.5
+    after[:20] = stray
     assert {each.detector for each in told(before, after, f0=[0, 1, 2])} == {"unseen"}
+
+
+def test_a_zero_is_counted_where_it_is_no_category() -> None:
+    after = codes(1_000, 2, 2) + 1.0
+    after[:20] = 0.0
+    assert Codes([1, 2]).others(profiles(after)[0].columns[0]) == 20
+    assert Codes([0, 1, 2]).others(profiles(after)[0].columns[0]) == 0
+
+
+@pytest.mark.parametrize(("categories", "stray"), [(9, 9.0), (33, 39.0), (9, 8.5)])
+def test_a_code_in_the_bucket_of_a_declared_one_is_noticed_when_it_keeps_coming(
+    categories: int, stray: float
+) -> None:
+    """Counts do not tell 8 and 9 apart; that 9 is the largest value of a profile does."""
+    before, after = codes(4_000, 1, categories), codes(3_000, 2, categories)
+    known = [float(code) for code in range(categories)]
+    assert told(before, after, f0=known) == []
+    after[500::1_000] = stray
+    assert told(before, after[:2_000], f0=known) == []
+    (found,) = told(before, after, f0=known)
+    assert (found.detector, found.subject, found.statistic) == ("unseen", "f0", 3.0)
+    such = f"values of no declared category, such as {stray:g},"
+    assert found.detail == f"f0: {such} came in each of the newest 3 profiles"
+
+
+def test_an_unseen_category_that_stays_is_told_once() -> None:
+    before, after = codes(4_000, 1, 9), codes(20_000, 2, 9)
+    after[::100] = 9.0
+    known = [float(code) for code in range(9)]
+    assert [each.detector for each in told(before, after, f0=known)] == ["unseen"]
+    after[10_000:] = codes(10_000, 3, 9)
+    after[14_000::100] = 9.0
+    assert [each.detector for each in told(before, after, f0=known)] == ["unseen", "unseen"]
+
+
+def test_categories_undeclared_from_the_beginning_are_noticed() -> None:
+    before, after = codes(4_000, 1, 6), codes(1_000, 2, 6)
+    assert told(before, after, f0=[0, 1, 2, 3, 4, 5]) == []
+    assert [each.detector for each in told(before, after, f0=[0, 1, 2])] == ["unseen"]
 
 
 def test_a_feature_whose_profiles_always_differ_is_given_room() -> None:

@@ -5,9 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from services.drift.__main__ import make_monitor
 from services.drift.core.monitor import Monitor
 from services.drift.core.records import CORRECTION, LATE, MISSING, Alarm, LabeledRows
 from shared.contracts.policies import DriftPolicy
+from shared.contracts.tables import ExpressionFeature
+from tests.unit.drift import ledger
 from tests.unit.drift.streams import FEATURES, joined, profiles, rows
 
 
@@ -190,6 +193,17 @@ def test_a_larger_budget_is_a_sooner_alarm() -> None:
     stream = joined(rows(0.1, 2_000), rows(0.2, 1_500, 2_000))
     often, rarely = (monitor(false_alarm_every=n).labeled(stream)[0].sequence for n in (2_000, 10_000_000))
     assert often < rarely
+
+
+def test_declared_categories_are_watched() -> None:
+    pipeline = ledger.learning()
+    features = (ExpressionFeature(name="kind", expression="1", categories=7),)
+    policy = pipeline.policy.model_copy(update={"drift": DriftPolicy.model_validate({"reference": 300})})
+    watched = make_monitor(pipeline.model_copy(update={"features": features, "policy": policy}))
+    codes = np.random.default_rng(1).integers(0, 8, (6_000, 1)).astype(np.float64)
+    records = [replace(row, names=("kind",)) for row in profiles(codes)]
+    (alarm,) = [alarm for row in records for alarm in watched.profile(row)]
+    assert (alarm.detector, alarm.subject) == ("unseen", "kind")
 
 
 def test_bytes_of_something_else_are_refused() -> None:
