@@ -15,7 +15,7 @@ from services.retrainer.releases import ModelsTopic
 from services.retrainer.runs import KafkaJournal
 from services.retrainer.service import Retraining
 from services.retrainer.settings import RetrainerSettings
-from services.retrainer.steps import Place, Runner
+from services.retrainer.steps import Means, Place, Runner
 from shared.contracts.pipeline import Pipeline, find_pipeline, load_pipeline
 from shared.contracts.policies import RetrainPolicy
 from shared.control.loop import Control
@@ -57,7 +57,8 @@ def build(
     )
     place = Place(kept, url, board_of(pipeline.name) if settings.tensorboard else None)
     proposals = KafkaProposals(kafka, commands, publisher)
-    runner = Runner(pipeline, policy, place, ledger, journal, proposals, outlook, bench)
+    means = Means(settings.threads, settings.device)
+    runner = Runner(pipeline, policy, place, means, ledger, journal, proposals, outlook, bench)
     retraining = Retraining(
         pipeline,
         policy,

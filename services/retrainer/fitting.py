@@ -7,10 +7,10 @@ import numpy.typing as npt
 
 from services.retrainer.challenger import Challenger, training_rows
 from services.retrainer.core.kinds.choose import candidates, tail_of
-from services.retrainer.core.kinds.rows import Candidate
+from services.retrainer.core.kinds.rows import Candidate, Plan
 from services.retrainer.core.ledger import LearningRows, wanted_rows
 from shared.contracts.policies import RetrainPolicy
-from shared.models.manifest import Artefact, Linear, Mlp
+from shared.models.manifest import Artefact
 
 Floats = npt.NDArray[np.float64]
 
@@ -35,9 +35,8 @@ def fit(
     challenger: Challenger,
     policy: RetrainPolicy,
     since: int,
-    architecture: Linear | Mlp,
+    plan: Plan,
     metric: str,
-    threads: int,
 ) -> list[Fitted]:
     """Every candidate that the policy asks for, the best on the validation rows first.
 
@@ -60,9 +59,10 @@ def fit(
         window_rows=policy.window_rows,
         validation=policy.validation,
         drift_since=drift_since,
-        architecture=architecture,
-        seed=policy.seed,
-        threads=threads,
+        architecture=plan.architecture,
+        seed=plan.seed,
+        threads=plan.threads,
+        device=plan.device,
         online=learner,
         metric=metric,
     )

@@ -14,6 +14,8 @@ from pydantic import JsonValue
 from services.retrainer.board import write_events
 from services.retrainer.challenger import Challenger, finite
 from services.retrainer.core.evaluate import Bout, Classes, by_part, evidence_of, fair_rows
+from services.retrainer.core.kinds.networks import device_of
+from services.retrainer.core.kinds.rows import Plan
 from services.retrainer.core.ledger import LearningRows, learnable
 from services.retrainer.core.reference import reference_of
 from services.retrainer.core.segments import ledger_rows, unseal
@@ -64,9 +66,8 @@ def train(job: dict[str, Any]) -> JsonValue:
     terms, kept = Terms.of(job["terms"]), Kept(job["kept"])
     rows = _rows(kept, job["dataset"], terms)
     challenger = Challenger(kept, tuple(job["segments"]), terms.features, terms.classes, job["code"])
-    fitted = fit(
-        rows, challenger, terms.policy, job["since"], terms.architecture, terms.metric, job.get("threads", 1)
-    )
+    plan = Plan(terms.architecture, terms.policy.seed, job["threads"], device_of(job["device"]))
+    fitted = fit(rows, challenger, terms.policy, job["since"], plan, terms.metric)
     if job.get("board"):
         figures = {f"{e.kind}/{e.window}/{tag}": value for e in fitted for tag, value in e.figures.items()}
         write_events(Path(job["board"]), figures, job["sequence"], job["at"])

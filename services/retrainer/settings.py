@@ -1,5 +1,7 @@
 """Settings of the retrainer: `MILLRACE_RETRAINER__...`."""
 
+from typing import Literal
+
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -21,6 +23,8 @@ class RetrainerSettings(BaseSettings):
     """How far training stands back behind the services of the data path."""
     threads: int = Field(1, ge=1, le=256)
     """Threads of the training process; another number may give other last digits."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where networks are fitted; auto: on a GPU where there is one. It may give other last digits than a CPU."""
     spare: bool = True
     """Whether a training process waits ready, some 300 MB, so that a run need not wait for its imports."""
     tensorboard: bool = True

@@ -65,6 +65,15 @@ class Place:
     """Folder for TensorBoard, or none."""
 
 
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What is trained with; other threads, or another device, may give other last digits."""
+
+    threads: int = 1
+    device: str = "auto"
+    """cpu, cuda, or auto: a GPU where there is one."""
+
+
 class _Skipped(Exception):
     """The run ends without a model; its argument says why, in a word."""
 
@@ -77,6 +86,7 @@ class Runner:
         pipeline: Pipeline,
         policy: RetrainPolicy,
         place: Place,
+        means: Means,
         ledger: Ledger,
         journal: Journal,
         proposals: Proposals,
@@ -84,6 +94,7 @@ class Runner:
         trainer: Callable[[], Trainer],
     ) -> None:
         self._pipeline, self._policy, self._place = pipeline, policy, place
+        self._means = means
         self._ledger, self._journal, self._proposals = ledger, journal, proposals
         self._outlook, self._trainer = outlook, trainer
 
@@ -217,7 +228,7 @@ class _Run:
             raise _Skipped(stop["code"])
 
     def _train(self, dataset: dict[str, Any]) -> dict[str, Any]:
-        board = self._r._place.board
+        board, means = self._r._place.board, self._r._means
         job: dict[str, JsonValue] = {
             "do": "train",
             "terms": self._terms,
@@ -226,13 +237,15 @@ class _Run:
             "since": self.trigger.since,
             "segments": self._sealed(),
             "code": code_digest(),
+            "threads": means.threads,
+            "device": means.device,
         }
         extra: dict[str, JsonValue] = {
             "sequence": self.trigger.sequence,
             "board": None if board is None else str(board / run_slug(self.trigger.id)),
             "at": self.trigger.at,
         }
-        parameters: JsonValue = [self._terms, self.trigger.since]
+        parameters: JsonValue = [self._terms, self.trigger.since, means.threads, means.device]
         found = self._step(
             "train", dataset["dataset"], parameters, lambda: self._ask({**job, **extra}), begins=True
         )

@@ -13,7 +13,7 @@ from services.retrainer.ledger import LINEAGE, Slab
 from services.retrainer.process import result_of
 from services.retrainer.propose import Proposal
 from services.retrainer.runs import Book, Step
-from services.retrainer.steps import Place, Runner
+from services.retrainer.steps import Means, Place, Runner
 from services.retrainer.training import answer
 from shared.codec.batch import Batch, Strings
 from shared.codec.program import Program, compile_program
@@ -273,6 +273,7 @@ class Loop:
         features = Features(pipeline.feature_names, pipeline.feature_fingerprint)
         digest = self.store.put(untrained(features, pipeline.class_count))
         self.outlook = Outlook({"digest": digest, "version": 1, "sequence": 1, "offset": 0})
+        self.means = Means()
         self.trainer: Callable[[], Any] = lambda: InlineTrainer(self.fuse, self.done)
 
     def runner(self) -> Runner:
@@ -280,6 +281,7 @@ class Loop:
             self.pipeline,
             policy_of(self.pipeline),
             Place(self.kept, f"{self.folder}/artefacts", self.folder / "board"),
+            self.means,
             self.ledger,
             self.journal,
             self.proposals,

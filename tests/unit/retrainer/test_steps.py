@@ -12,10 +12,11 @@ from services.retrainer.core.steps import run_slug, step_key
 from services.retrainer.core.triggers import END, Trigger
 from services.retrainer.process import StepFailed
 from services.retrainer.propose import Proposal
+from services.retrainer.steps import Means
 from shared.errors import Retry
 from shared.models.evidence import unpack
 from shared.models.loading import load_model
-from tests.unit.retrainer.loops import Fuse, Killed, Loop, declared, labels, rows_of
+from tests.unit.retrainer.loops import Fuse, InlineTrainer, Killed, Loop, declared, labels, rows_of
 
 ROWS = 300
 
@@ -240,6 +241,25 @@ def test_a_step_begins_once_however_often_it_is_tried(loop: Loop) -> None:
     loop.trainer = inline
     assert loop.runner().run(labels(199)) == "done"
     assert loop.journal.told("labels-199").count(("train", "started")) == 1
+
+
+def test_training_is_told_its_threads_and_device(loop: Loop) -> None:
+    """They may change last digits: another number of threads is another result."""
+    jobs: list[dict[str, Any]] = []
+
+    class Telling(InlineTrainer):
+        def ask(self, job: dict[str, Any], limit_s: float) -> Any:
+            jobs.append(job)
+            return super().ask(job, limit_s)
+
+    loop.trainer = lambda: Telling(loop.fuse, loop.done)
+    loop.runner().run(labels(199))
+    loop.means = Means(threads=2, device="cpu")
+    loop.runner().run(Trigger("by-hand", "command", 199, 5))
+    told = [(job["threads"], job["device"]) for job in jobs if job["do"] == "train"]
+    assert told == [(1, "auto"), (2, "cpu")]
+    made = loop.store.get(loop.proposals.sent[1].digest).manifest.created_from
+    assert (made["threads"], made["device"]) == (2, "cpu")
 
 
 def test_three_classes_carry_a_probability_a_class(tmp_path: Path) -> None:

@@ -71,7 +71,8 @@ def fit_trees(rows: TrainingRows, plan: Plan) -> FittedTrees:
         model.set_params(early_stopping=False, max_iter=rounds)
         model.fit(rows.matrix, targets, weights)
     architecture, ensemble = arrays_of(model, rows.matrix.shape[1], rows.class_count)
-    return FittedTrees(architecture, ensemble, {"rounds": rounds, "seed": plan.seed})
+    made: dict[str, JsonValue] = {"rounds": rounds, "seed": plan.seed, "threads": plan.threads}
+    return FittedTrees(architecture, ensemble, {**made, "device": "cpu"})
 
 
 def _classifier(rows: int, seed: int) -> Any:

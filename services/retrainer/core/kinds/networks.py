@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from services.retrainer.core.kinds.rows import Floats, Plan, TrainingRows, several
 from services.retrainer.core.train import Dataset, Spec, fit, reproducible, spread_of
+from shared.errors import Refused
 from shared.models.architectures import Network
 from shared.models.building import Features, Provenance, build_artefact
 from shared.models.manifest import Artefact, Category, Linear, Mlp
@@ -41,6 +42,14 @@ class FittedNetwork:
         return {"trainer": "millrace.torch", "torch": torch.__version__.split("+")[0], **self.made}
 
 
+def device_of(asked: str) -> str:
+    """cpu or cuda: `auto` takes a GPU where there is one; Refused where one is asked for in vain."""
+    there = torch.cuda.is_available()
+    if asked == "cuda" and not there:
+        raise Refused("there is no GPU here; MILLRACE_RETRAINER__DEVICE=auto or cpu trains without")
+    return ("cuda" if there else "cpu") if asked == "auto" else asked
+
+
 def embedded(architecture: Linear | Mlp, rows: TrainingRows) -> Linear | Mlp:
     """The architecture for these rows: their classes, and an embedding for each category."""
     update: dict[str, object] = {"classes": rows.class_count, "inputs": rows.matrix.shape[1]}
@@ -63,6 +72,7 @@ def fit_network(rows: TrainingRows, plan: Plan) -> FittedNetwork:
     spec = replace(spec, epochs=max(1, epochs))
     network, _, _ = fit(data, spec, len(rows), plan.seed, threads=plan.threads, device=plan.device)
     made: dict[str, JsonValue] = {"epochs": spec.epochs, "spec": spec.describe()}
+    made |= {"threads": plan.threads, "device": plan.device}
     return FittedNetwork(architecture, network, made)
 
 
@@ -75,7 +85,8 @@ def fit_linear(rows: TrainingRows, plan: Plan) -> FittedNetwork:
         network.scaling.mean.copy_(torch.from_numpy(rows.matrix.mean(axis=0)))
         network.scaling.scale.copy_(torch.from_numpy(spread_of(rows.matrix)))
         steps = _solve(network, rows)
-    return FittedNetwork(architecture, network.eval(), {"solver": "lbfgs", "steps": steps, "ridge": RIDGE})
+    made: dict[str, JsonValue] = {"solver": "lbfgs", "steps": steps, "ridge": RIDGE}
+    return FittedNetwork(architecture, network.eval(), {**made, "threads": plan.threads, "device": "cpu"})
 
 
 def _solve(network: Network, rows: TrainingRows) -> int:

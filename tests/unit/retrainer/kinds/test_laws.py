@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from services.inference.core.scoring import Scorer
 from services.retrainer.core.kinds.boosted import fit_trees
-from services.retrainer.core.kinds.networks import fit_linear, fit_network
+from services.retrainer.core.kinds.networks import device_of, fit_linear, fit_network
 from services.retrainer.core.kinds.rows import Fitted, Floats, Plan, TrainingRows, measured
 from shared.errors import Refused
 from shared.models.building import Provenance, golden_rows
@@ -123,3 +124,12 @@ def test_categories_are_embedded_and_codes_unseen_are_served() -> None:
     assert measured(coded, fitted.outputs(matrix))["accuracy"] > 0.95
     matrix[:, 2] = 77
     assert np.isfinite(served(frozen(fitted, coded), matrix, 2)).all()
+
+
+def test_a_device_is_found_or_refused() -> None:
+    assert device_of("cpu") == "cpu"
+    there = torch.cuda.is_available()
+    assert device_of("auto") == ("cuda" if there else "cpu")
+    if not there:
+        with pytest.raises(Refused, match="MILLRACE_RETRAINER__DEVICE=auto"):
+            device_of("cuda")
