@@ -17,6 +17,8 @@ from services.controller.core.state import DECLINED, OBEYED, TRANSITION, Entry, 
 from shared.models.announcement import CHAMPION, SHADOW
 
 Told = Score | Word | Command
+Step = tuple[int, int, str, str]
+"""A transition: sequence, version, artefact, state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,50 @@ class Reign:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
+@dataclass(frozen=True, slots=True)
+class Course:
+    """The transitions on the log, and what came of the commands, each named by its offset on commands.v1.
+
+    `before` is how many transitions stood before the command was answered, `verdicts` the reason it was given;
+    `proposals` maps the ids of proposals to their versions; about the artefacts in `asked` workers were asked.
+    """
+
+    steps: list[Step]
+    before: Mapping[int, int]
+    verdicts: Mapping[int, str]
+    proposals: Mapping[str, int]
+    asked: set[str]
+
+    @staticmethod
+    def of(history: History) -> "Course":
+        """The course that the log took, from the first decision on."""
+        entries = history.entries
+        before: dict[int, int] = {}
+        count = 0
+        for entry in entries:
+            before.setdefault(entry.command_offset, count)
+            count += entry.kind == TRANSITION
+        return Course(
+            _steps(entries),
+            before,
+            {e.command_offset: e.reason for e in entries if e.kind in (OBEYED, DECLINED)},
+            _proposals(entries),
+            {e.digest for e in entries if e.state == SHADOW} | {word.digest for word in history.words},
+        )
+
+    def renamed(self, state: State) -> dict[int, int]:
+        """Numbers of versions on the log to those in a rehearsal, where both have the version."""
+        return {
+            self.proposals[version.command_id]: version.number
+            for version in state.versions.values()
+            if version.command_id in self.proposals
+        }
+
+
+def _steps(entries: Sequence[Entry]) -> list[Step]:
+    return [(e.sequence, e.version, e.digest, e.state) for e in entries if e.kind == TRANSITION]
+
+
 def in_order(history: History) -> Iterator[tuple[int, Told]]:
     """Every record with the newest outcome that was known when it was folded, in that order."""
     answered = {e.command_offset: e for e in history.entries if e.kind in (OBEYED, DECLINED)}
@@ -83,21 +129,20 @@ def rehearse(
     if not before and history.entries:
         first = history.entries[0]
         controller.bootstrap(first.digest, first.at)
-    proposals = _proposals(history.entries)
-    asked = {word.digest for word in history.words}
+    course = Course.of(history)
+    entries = controller.take()
+    steps = _steps([*before, *entries])
     assumed: set[int] = set()
     for known, told in in_order(history):
         if begin >= 0 and known < begin:
             _learn(controller.facts, told)
         elif end < 0 or known <= end:
-            _tell(controller, told, _renamed(controller.state, proposals))
-            for version in controller.state.in_state(SHADOW):
-                if version.digest not in asked and version.number not in assumed:
-                    assumed.add(version.number)
-                    controller.word(
-                        Word(ACCEPTED, version.number, version.digest, "", "assumed", "", told.at)
-                    )
-    return controller.take(), controller.state, assumed
+            _tell(controller, told, course, steps)
+            assumed |= _assume(controller, course, assumed, told.at)
+            decided = controller.take()
+            entries += decided
+            steps += _steps(decided)
+    return entries, controller.state, assumed
 
 
 def _before(entries: Sequence[Entry], begin: int) -> list[Entry]:
@@ -119,15 +164,6 @@ def _proposals(entries: Sequence[Entry]) -> dict[str, int]:
     }
 
 
-def _renamed(state: State, proposals: Mapping[str, int]) -> dict[int, int]:
-    """Numbers of versions on the log to those in the rehearsal, where they differ."""
-    return {
-        proposals[version.command_id]: version.number
-        for version in state.versions.values()
-        if version.command_id in proposals
-    }
-
-
 def _learn(facts: Facts, told: Told) -> None:
     if isinstance(told, Score):
         facts.score(told)
@@ -137,17 +173,48 @@ def _learn(facts: Facts, told: Told) -> None:
         facts.command(told)
 
 
-def _tell(controller: Controller, told: Told, renamed: Mapping[int, int]) -> None:
+def _tell(controller: Controller, told: Told, course: Course, steps: list[Step]) -> None:
+    renamed = course.renamed(controller.state)
     if isinstance(told, Score):
         controller.score(replace(told, version=renamed.get(told.version, told.version)))
     elif isinstance(told, Word):
         controller.word(replace(told, version=renamed.get(told.version, told.version)))
+    elif steps == course.steps[: course.before[told.offset]]:
+        controller.command(told)
     else:
-        parameters = dict(told.parameters)
-        parameters.pop("champion", None)  # another champion may serve here; the evidence is what there is
-        number = renamed.get(told.model_version, told.model_version)
-        asked = replace(told, expected_sequence=-1, model_version=number, parameters=parameters)
-        controller.command(asked)
+        asked = _elsewhere(told, course.verdicts.get(told.offset, ""), renamed)
+        if asked is not None:
+            controller.command(asked)
+
+
+def _assume(controller: Controller, course: Course, assumed: set[int], at: int) -> set[int]:
+    """Let a worker accept what none was asked about on the log; gives the versions concerned."""
+    found = {
+        version.number: Word(ACCEPTED, version.number, version.digest, "", "assumed", "", at)
+        for version in controller.state.in_state(SHADOW)
+        if version.digest not in course.asked and version.number not in assumed
+    }
+    for word in found.values():
+        controller.word(word)
+    return set(found)
+
+
+def _elsewhere(told: Command, verdict: str, renamed: Mapping[int, int]) -> Command | None:
+    """The command where other versions stand than when it was sent; None for one that came too late then.
+
+    Evidence against the champion of then stands for evidence against the one that serves here; evidence that was
+    refused since it compared with another one is good only where that one serves.
+    """
+    if verdict == "sequence.changed":
+        return None
+    parameters = dict(told.parameters)
+    compared = parameters.pop("champion", None)
+    if verdict == "gate.champion_changed" and isinstance(compared, dict):
+        there = compared.get("version")
+        here = renamed.get(there, there) if isinstance(there, int) else there
+        parameters["champion"] = compared | {"version": here}
+    number = renamed.get(told.model_version, told.model_version)
+    return replace(told, expected_sequence=-1, model_version=number, parameters=parameters)
 
 
 def reigns(entries: Sequence[Entry], history: History, metric: str) -> list[Reign]:

@@ -186,3 +186,51 @@ def test_manual_commands_are_heard_in_the_rehearsal_too() -> None:
     assert state.champion is not None
     assert state.champion.number == 2
     assert [e.version for e in entries if e.kind == TRANSITION and e.state == "champion"] == [1, 2, 3, 2]
+
+
+def late_rollback() -> list[Score | Word | Command]:
+    """Bob looks when version 2 serves, and asks when version 3 does."""
+    return [*STORY, command("rollback", 7, at=1_500, expected_sequence=6)]
+
+
+def test_who_came_too_late_then_comes_too_late_again() -> None:
+    lived = history(rules(), late_rollback())
+    entries, state, _ = rehearse(lived, rules())
+    assert told(entries)[-1] == "command.refused sequence.changed"
+    assert entries == lived.entries
+    assert state.champion is not None
+    assert state.champion.number == 3
+
+
+def test_who_came_too_late_then_has_said_nothing_of_another_course() -> None:
+    entries, state, _ = rehearse(history(rules(), late_rollback()), rules(margin=0.2))
+    assert not [entry for entry in entries if entry.reason.startswith(("sequence.", "rollback."))]
+    assert state.champion is not None
+    assert state.champion.number == 2
+
+
+def judged_by(number: int) -> list[Score | Word | Command]:
+    """A third proposal, which compares with the champion of that version."""
+    terms = {"champion": {"version": number, "digest": digest_of(number)}}
+    return [*STORY, propose(2, artefact=digest_of(4), at=1_501, parameters=terms)]
+
+
+def test_evidence_against_a_champion_that_was_gone_is_good_where_that_one_serves() -> None:
+    lived = history(rules(), judged_by(2))
+    assert lived.entries[-1].reason == "gate.champion_changed"
+    same, _, _ = rehearse(lived, rules())
+    assert same == lived.entries
+    _, state, assumed = rehearse(lived, rules(margin=0.2))
+    assert (state.versions[4].state, assumed) == ("champion", {4})
+
+
+def test_evidence_against_the_champion_of_then_stands_where_another_serves() -> None:
+    lived = history(rules(), judged_by(3))
+    strict, _, _ = rehearse(lived, rules(margin=0.2))
+    assert (lived.entries[-1].reason, strict[-1].reason) == ("gate.passed", "gate.passed")
+
+
+def test_a_version_that_workers_were_asked_about_in_vain_is_not_assumed_to_be_accepted() -> None:
+    lived = history(rules(), STORY[:2])
+    entries, _, assumed = rehearse(lived, rules())
+    assert (entries, assumed) == (lived.entries, set())
