@@ -69,7 +69,11 @@ def _train(
 
 
 def train_and_announce(pipeline: str, min_rows: int, timeout_s: float, seed: int) -> dict[str, Any]:
-    """Train, put, announce; gives name, version, sequence, digest, offset, rows and metrics."""
+    """Train, put, announce; gives name, version, sequence, digest, offset, rows and metrics.
+
+    Raises:
+        Refused: the pipeline has more than two classes, or its topics hold too little to learn from.
+    """
     import time
 
     from services.retrainer.core.announce import announce, next_numbers
@@ -81,6 +85,7 @@ def train_and_announce(pipeline: str, min_rows: int, timeout_s: float, seed: int
     from shared.settings import home
     from shared.store.artefacts import ArtefactStore
 
+    _refuse_classes(_declared(pipeline))
     start = _start(pipeline)
     kafka, declared = start.platform.kafka, start.pipeline
     ensure_topics(kafka, declared)
@@ -102,15 +107,26 @@ def train_and_announce(pipeline: str, min_rows: int, timeout_s: float, seed: int
     }
 
 
+def _refuse_classes(pipeline: "Pipeline") -> None:
+    """Outcomes are read off the topics as positive or not; the retrainer's datasets tell more apart."""
+    from shared.errors import Refused
+
+    if pipeline.class_count > 2:
+        raise Refused(
+            f"{pipeline.name} has {pipeline.class_count} classes, and only a loop trains models of more than two: "
+            f"add [policy.retrain] to pipeline.toml, then `millrace run {pipeline.name}` trains"
+        )
+
+
 def spec_of(pipeline: "Pipeline") -> "Spec":
     """How the pipeline wants its model trained."""
     from services.retrainer.core.train import Spec
     from shared.models.manifest import Linear, Mlp
 
-    inputs = len(pipeline.feature_names)
+    inputs, classes = len(pipeline.feature_names), pipeline.class_count
     if pipeline.model.architecture == "mlp":
-        return Spec(Mlp(inputs=inputs, hidden=pipeline.model.hidden))
-    return Spec(Linear(inputs=inputs))
+        return Spec(Mlp(inputs=inputs, hidden=pipeline.model.hidden, classes=classes))
+    return Spec(Linear(inputs=inputs, classes=classes))
 
 
 def _list(pipeline: Name, as_json: Json = False) -> None:
@@ -190,7 +206,7 @@ def _verify(
 
 
 def verified(digest: str) -> dict[str, Any]:
-    """Everything that a worker checks of an artefact, for the features that the artefact itself names."""
+    """Everything that a worker checks of an artefact, for the features and classes that it names itself."""
     from shared.models.loading import load_model
     from shared.models.probe import Limits, probe
     from shared.settings import PlatformSettings
@@ -199,7 +215,8 @@ def verified(digest: str) -> dict[str, Any]:
     store = ArtefactStore(PlatformSettings().artefacts_url)
     artefact = store.get(_whole(store, digest))
     manifest = artefact.manifest
-    load_model(artefact, manifest.feature_fingerprint, manifest.feature_names)
+    classes = manifest.architecture.classes
+    load_model(artefact, manifest.feature_fingerprint, manifest.feature_names, classes=classes)
     proof = probe(artefact, manifest.feature_fingerprint, Limits())
     return {
         "digest": artefact.digest,
