@@ -1,6 +1,7 @@
 """Between the rows of a dataset and the training code: which candidates there are, best first."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -37,15 +38,16 @@ def fit(
     since: int,
     plan: Plan,
     metric: str,
+    categorical: Mapping[int, int],
 ) -> list[Fitted]:
     """Every candidate that the policy asks for, the best on the validation rows first.
 
-    `rows` are all of the dataset's; a window and the validation rows behind it are its newest. Refused where
-    nothing can be learnt from them.
+    `rows` are all of the dataset's; a window and the validation rows behind it are its newest. `categorical` are
+    the features that hold codes, by place, with how many there are. Refused where nothing can be learnt.
     """
     newest = rows.last(wanted_rows(policy.window_rows, policy.validation))
     drift_since = since if since >= 0 else None
-    taught = training_rows(newest, challenger)
+    taught = replace(training_rows(newest, challenger), categorical=categorical)
     split = len(taught) - tail_of(taught, policy.window_rows, policy.validation, drift_since)
     learner = None
     if "online" in policy.kinds and split > 0:
@@ -63,6 +65,7 @@ def fit(
         seed=plan.seed,
         threads=plan.threads,
         device=plan.device,
+        balance=plan.balance,
         online=learner,
         metric=metric,
     )

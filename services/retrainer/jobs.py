@@ -44,6 +44,8 @@ class Terms:
     slices: tuple[Slice, ...]
     architecture: Linear | Mlp
     metric: str
+    categorical: dict[int, int]
+    """Places of features that hold codes, with how many there are."""
 
     @staticmethod
     def of(said: dict[str, Any]) -> "Terms":
@@ -58,6 +60,7 @@ class Terms:
             tuple(Slice(**each) for each in said["slices"]),
             _architecture(said),
             said["metric"],
+            dict(said["categorical"]),
         )
 
 
@@ -66,8 +69,9 @@ def train(job: dict[str, Any]) -> JsonValue:
     terms, kept = Terms.of(job["terms"]), Kept(job["kept"])
     rows = _rows(kept, job["dataset"], terms)
     challenger = Challenger(kept, tuple(job["segments"]), terms.features, terms.classes, job["code"])
-    plan = Plan(terms.architecture, terms.policy.seed, job["threads"], device_of(job["device"]))
-    fitted = fit(rows, challenger, terms.policy, job["since"], plan, terms.metric)
+    policy, device = terms.policy, device_of(job["device"])
+    plan = Plan(terms.architecture, policy.seed, job["threads"], device, policy.balance)
+    fitted = fit(rows, challenger, policy, job["since"], plan, terms.metric, terms.categorical)
     if job.get("board"):
         figures = {f"{e.kind}/{e.window}/{tag}": value for e in fitted for tag, value in e.figures.items()}
         write_events(Path(job["board"]), figures, job["sequence"], job["at"])

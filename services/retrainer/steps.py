@@ -33,6 +33,7 @@ from services.retrainer.propose import Proposal, Proposals, proposal_id
 from services.retrainer.runs import Journal, Step, told
 from shared.contracts.pipeline import Pipeline
 from shared.contracts.policies import RetrainPolicy
+from shared.contracts.tables import ExpressionFeature
 from shared.errors import Refused
 
 LEAST_JUDGED = 30
@@ -398,4 +399,14 @@ def terms_of(pipeline: Pipeline, policy: RetrainPolicy) -> dict[str, JsonValue]:
         "architecture": pipeline.model.architecture,
         "hidden": list(pipeline.model.hidden),
         "metric": pipeline.policy.gate.metric,
+        "categorical": [list(each) for each in categorical_of(pipeline)],
     }
+
+
+def categorical_of(pipeline: Pipeline) -> list[tuple[int, int]]:
+    """Place and number of codes of each feature that is declared with `categories`."""
+    return [
+        (place, feature.categories)
+        for place, feature in enumerate(pipeline.features)
+        if isinstance(feature, ExpressionFeature) and feature.categories is not None
+    ]

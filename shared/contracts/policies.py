@@ -124,6 +124,9 @@ class RetrainPolicy(Table):
     validation: float = Field(
         0.2, gt=0.0, lt=1.0, description="the newest share, which judges", examples=[0.2]
     )
+    balance: bool = Field(
+        False, description="weigh all classes alike: ranks rare ones, is no probability", examples=[True]
+    )
     seed: int = Field(0, ge=0, description="of all that is random", examples=[0])
     time_limit_ms: PositiveDuration = Field(
         600_000, alias="time_limit", description="longest training", examples=["10m"]

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from pydantic import JsonValue
 
+from services.retrainer.core.kinds.balance import balance_of
 from services.retrainer.core.metrics import figures
 from shared.errors import Refused
 from shared.models.architectures import Network
@@ -183,7 +184,7 @@ class _Fit:
         classes = self._data.labels.astype(np.int64)
         weights = np.ones(len(classes)) if self._data.weights is None else self._data.weights.copy()
         if self._spec.balance:
-            weights *= _balance(classes, split, self._spec.architecture.classes)[classes]
+            weights *= balance_of(classes[:split], self._spec.architecture.classes)[classes]
         dtype = self._network.dtype
         truth = torch.from_numpy(classes)
         binary = self._spec.architecture.classes == 2
@@ -206,11 +207,3 @@ class _Fit:
 
     def _copy(self) -> dict[str, torch.Tensor]:
         return {name: tensor.clone() for name, tensor in self._network.state_dict().items()}
-
-
-def _balance(classes: Ints, split: int, count: int) -> Floats:
-    """Weights by class float64[count]: of two, the positive one counts for as much as the negative one."""
-    seen = np.bincount(classes[:split], minlength=count).astype(np.float64)
-    if count == 2:
-        return np.array([1.0, seen[0] / seen[1] if seen[1] else 1.0])
-    return np.where(seen > 0, seen.sum() / (np.count_nonzero(seen) * np.maximum(seen, 1.0)), 1.0)

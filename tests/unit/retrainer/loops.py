@@ -63,9 +63,10 @@ name = "b"
 expression = "b"
 [[feature]]
 name = "c"
-expression = "c"
+expression = "c"%(categories)s
 [model]
 name = "small"
+%(model)s
 %(decisions)s
 [[policy.slice]]
 name = "high"
@@ -77,6 +78,7 @@ every_labels = 100
 kinds = [%(kinds)s]
 time_limit = "%(time_limit)s"
 memory = "%(memory)s"
+%(retrain)s
 """
 DECISIONS = '[[model.decision]]\nlabel = "no"\nfrom = 0.0\n[[model.decision]]\nlabel = "yes"\nfrom = 0.5'
 
@@ -87,6 +89,9 @@ def texts_of(
     kinds: Sequence[str] = ("torch",),
     time_limit: str = "1m",
     memory: str = "4GiB",
+    categories: str = "",
+    model: str = "",
+    retrain: str = "",
 ) -> dict[str, str]:
     """The files of a pipeline of three plain features that learns."""
     toml = TOML % {
@@ -96,6 +101,9 @@ def texts_of(
         "decisions": DECISIONS if len(classes) == 2 else "",
         "time_limit": time_limit,
         "memory": memory,
+        "categories": categories,
+        "model": model,
+        "retrain": retrain,
     }
     return {"pipeline.toml": toml, "event.avsc": EVENT, "label.avsc": LABEL}
 

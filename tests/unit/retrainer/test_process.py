@@ -159,6 +159,7 @@ def test_the_real_process_says_what_it_cannot_do_and_ends_with_its_caller() -> N
         "architecture": "linear",
         "hidden": [],
         "metric": "log_loss",
+        "categorical": [],
     }
     job: dict[str, Any] = {"do": "train", "terms": terms, "kept": "memory://", "dataset": "0" * 64}
     with pytest.raises(StepFailed, match="has no manifests/0000") as failed:

@@ -3,7 +3,7 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,10 +13,22 @@ from services.retrainer.core.triggers import END, Trigger
 from services.retrainer.process import StepFailed
 from services.retrainer.propose import Proposal
 from services.retrainer.steps import Means
+from shared.contracts.pipeline import parse_pipeline
 from shared.errors import Retry
 from shared.models.evidence import unpack
 from shared.models.loading import load_model
-from tests.unit.retrainer.loops import Fuse, InlineTrainer, Killed, Loop, declared, labels, rows_of
+from shared.models.manifest import Mlp
+from tests.unit.retrainer.loops import (
+    Fuse,
+    InlineTrainer,
+    Killed,
+    Loop,
+    declared,
+    labels,
+    policy_of,
+    rows_of,
+    texts_of,
+)
 
 ROWS = 300
 
@@ -260,6 +272,40 @@ def test_training_is_told_its_threads_and_device(loop: Loop) -> None:
     assert told == [(1, "auto"), (2, "cpu")]
     made = loop.store.get(loop.proposals.sent[1].digest).manifest.created_from
     assert (made["threads"], made["device"]) == (2, "cpu")
+
+
+def test_declared_categories_are_embedded_and_served(tmp_path: Path) -> None:
+    texts = texts_of(categories="\ncategories = 4", model='architecture = "mlp"\nhidden = [8]')
+    pipeline = parse_pipeline(texts, "small", "small")
+    codes = np.random.default_rng(3).integers(0, 4, 400)
+    more: Any = {"features.c": codes.astype(np.float64), "label_class": (codes % 2).astype(np.int64)}
+    loop = Loop(tmp_path, pipeline, rows_of(pipeline, 400, **more))
+    assert loop.runner().run(labels(399)) == "done"
+    found = loop.proposals.sent[0]
+    assert (found.parameters["kind"], found.parameters["architecture"]) == ("torch", "mlp")
+    made = loop.store.get(found.digest)
+    assert isinstance(made.manifest.architecture, Mlp)
+    [category] = made.manifest.architecture.categorical
+    assert (category.input, category.values) == (2, 4)
+
+
+def test_classes_are_weighed_alike_where_that_is_declared(tmp_path: Path) -> None:
+    scores: dict[tuple[str, str], float] = {}
+    for retrain in ("", "balance = true"):
+        pipeline = parse_pipeline(texts_of(kinds=("torch", "gbt"), retrain=retrain), "small", "small")
+        assert policy_of(pipeline).balance is bool(retrain)
+        batch = rows_of(pipeline, 400)
+        rare = batch["label_class"].array & (np.arange(400) % 5 == 0)
+        loop = Loop(tmp_path / str(len(scores)), pipeline, rows_of(pipeline, 400, label_class=rare))
+        assert loop.runner().run(labels(399)) == "done"
+        said = loop.proposals.sent[0].parameters
+        best = {"kind": said["kind"], "window": said["window"], "metrics": said["metrics"]}
+        tried: Any = [best, *cast("list[Any]", said["others"])]
+        for each in tried:
+            if each["window"] == "last":
+                scores[each["kind"], retrain] = each["metrics"]["log_loss"]
+    for kind in ("linear", "torch", "gbt"):
+        assert scores[kind, "balance = true"] > scores[kind, ""]  # what is weighed is no probability
 
 
 def test_three_classes_carry_a_probability_a_class(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import JsonValue
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from services.retrainer.core.kinds.balance import weights_of
 from services.retrainer.core.kinds.rows import Floats, Ints, Plan, TrainingRows, several
 from shared.models.building import Features, Provenance, build_trees
 from shared.models.ensemble import Ensemble
@@ -50,7 +51,7 @@ def fit_trees(rows: TrainingRows, plan: Plan) -> FittedTrees:
     split = len(rows) - max(1, int(len(rows) * INNER_TAIL))
     targets = rows.targets
     head, tail = slice(None, split), slice(split, None)
-    weights = rows.weights
+    weights = weights_of(rows, plan)
     model = _classifier(len(rows), plan.seed)
     # A class that only the tail shows cannot be judged by trees that never saw it.
     known = np.isin(targets[tail], targets[head])
@@ -71,8 +72,8 @@ def fit_trees(rows: TrainingRows, plan: Plan) -> FittedTrees:
         model.set_params(early_stopping=False, max_iter=rounds)
         model.fit(rows.matrix, targets, weights)
     architecture, ensemble = arrays_of(model, rows.matrix.shape[1], rows.class_count)
-    made: dict[str, JsonValue] = {"rounds": rounds, "seed": plan.seed, "threads": plan.threads}
-    return FittedTrees(architecture, ensemble, {**made, "device": "cpu"})
+    made: dict[str, JsonValue] = {"rounds": rounds, "seed": plan.seed, "balance": plan.balance}
+    return FittedTrees(architecture, ensemble, {**made, "threads": plan.threads, "device": "cpu"})
 
 
 def _classifier(rows: int, seed: int) -> Any:

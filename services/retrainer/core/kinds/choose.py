@@ -60,6 +60,7 @@ def candidates(
     online: OnlineLearner | None = None,
     metric: str = "log_loss",
     device: str = "cpu",
+    balance: bool = False,
 ) -> list[Candidate]:
     """Models trained on the rows before the validation tail, the best on the tail first.
 
@@ -72,7 +73,7 @@ def candidates(
         raise Refused(f"{len(rows)} labelled rows; training needs at least {MIN_ROWS}: wait for more labels")
     split = len(rows) - tail_of(rows, window_rows, validation, drift_since)
     head, tail = rows.part(slice(None, split)), rows.part(slice(split, None))
-    plan = Plan(architecture, seed, threads, device)
+    plan = Plan(architecture, seed, threads, device, balance)
     found: list[Candidate] = []
     refused: list[Refused] = []
     for kind, name, part in _attempts(kinds, windows, head, window_rows, drift_since):

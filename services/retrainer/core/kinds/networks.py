@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from pydantic import JsonValue
 
+from services.retrainer.core.kinds.balance import weights_of
 from services.retrainer.core.kinds.rows import Floats, Plan, TrainingRows, several
 from services.retrainer.core.train import Dataset, Spec, fit, reproducible, spread_of
 from shared.errors import Refused
@@ -65,7 +66,7 @@ def fit_network(rows: TrainingRows, plan: Plan) -> FittedNetwork:
     """The declared network; its epochs are chosen on the newest rows, then all rows teach for as many."""
     several(rows)
     architecture = embedded(plan.architecture, rows)
-    spec = Spec(architecture)
+    spec = Spec(architecture, balance=plan.balance)
     data = Dataset(rows.features, rows.matrix, rows.targets, rows.manifest, rows.weights)
     split = len(rows) - max(1, int(len(rows) * INNER_TAIL))
     _, _, epochs = fit(data, spec, split, plan.seed, threads=plan.threads, device=plan.device)
@@ -84,12 +85,12 @@ def fit_linear(rows: TrainingRows, plan: Plan) -> FittedNetwork:
         network = Network(architecture, "float64")
         network.scaling.mean.copy_(torch.from_numpy(rows.matrix.mean(axis=0)))
         network.scaling.scale.copy_(torch.from_numpy(spread_of(rows.matrix)))
-        steps = _solve(network, rows)
-    made: dict[str, JsonValue] = {"solver": "lbfgs", "steps": steps, "ridge": RIDGE}
+        steps = _solve(network, rows, weights_of(rows, plan))
+    made: dict[str, JsonValue] = {"solver": "lbfgs", "steps": steps, "ridge": RIDGE, "balance": plan.balance}
     return FittedNetwork(architecture, network.eval(), {**made, "threads": plan.threads, "device": "cpu"})
 
 
-def _solve(network: Network, rows: TrainingRows) -> int:
+def _solve(network: Network, rows: TrainingRows, weights: Floats | None) -> int:
     layer = cast(torch.nn.Linear, network.layers[0])
     weight, bias = layer.weight, layer.bias
     with torch.no_grad():
@@ -97,7 +98,7 @@ def _solve(network: Network, rows: TrainingRows) -> int:
         weight.zero_()
         bias.zero_()
     targets = torch.from_numpy(rows.targets)
-    counts = np.ones(len(rows)) if rows.weights is None else rows.weights
+    counts = np.ones(len(rows)) if weights is None else weights
     shares = torch.from_numpy(counts / counts.sum())
     solver = torch.optim.LBFGS(
         [weight, bias], max_iter=200, history_size=10, line_search_fn="strong_wolfe", tolerance_change=1e-9

@@ -95,6 +95,8 @@ class Plan:
     seed: int = 0
     threads: int = 1
     device: str = "cpu"
+    balance: bool = False
+    """Whether all classes count alike: it ranks rare ones better, and what comes out is no probability."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,3 +133,21 @@ def test_a_device_is_found_or_refused() -> None:
     if not there:
         with pytest.raises(Refused, match="MILLRACE_RETRAINER__DEVICE=auto"):
             device_of("cuda")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("classes", [2, 3])
+def test_balance_lifts_what_is_rare(kind: str, classes: int) -> None:
+    data = rows(1_200, classes)
+    kept = np.flatnonzero((data.classes != 1) | (np.arange(1_200) % 8 == 0))
+    index = np.arange(len(kept))
+    rare = replace(
+        data,
+        matrix=data.matrix[kept],
+        classes=data.classes[kept],
+        event_times=index * 1_000,
+        sequences=index,
+    )
+    plain, weighed = (KINDS[kind](rare, replace(PLAN, balance=b)).outputs(rare.matrix) for b in (False, True))
+    of_rare = (plain, weighed) if classes == 2 else (plain[:, 1], weighed[:, 1])
+    assert of_rare[1].mean() > 1.5 * of_rare[0].mean()
