@@ -29,15 +29,15 @@ _YES = {"yes", "y", "true", "t", "positive", "pos"}
 class Feature:
     """A column that a model can learn from; `field` is its name in the event.
 
-    `missing` tells whether rows lack it; `nullable` also where its values need cleaning. `usual` stands for
-    a missing value.
+    `absent` names the feature that says that a row lacks it, empty where none does; `nullable` also where its
+    values need cleaning. `usual` stands for a missing value.
     """
 
     column: str
     field: str
     kind: Literal["number", "boolean"]
     nullable: bool = False
-    missing: bool = False
+    absent: str = ""
     usual: float = 0.0
 
 
@@ -208,12 +208,13 @@ def features_of(
     for column in frame.columns:
         if column in spoken_for:
             continue
-        found = _judge(frame[column], column, avro_name(column, names))
+        field = avro_name(column, names)
+        found = _judge(frame[column], column, field, avro_name(f"{field}_is_missing", names))
         if isinstance(found, Left):
             left.append(found)
         else:
             features.append(found)
-            names |= {found.field, f"{found.field}_is_missing"}
+            names |= {found.field, found.absent}
     return features, left
 
 
@@ -225,7 +226,7 @@ def _column(frame: pl.DataFrame, column: str, option: str) -> pl.Series:
     return frame[column]
 
 
-def _judge(series: pl.Series, column: str, field: str) -> Feature | Left:
+def _judge(series: pl.Series, column: str, field: str, absent: str) -> Feature | Left:
     if column in ("", "#") or column.startswith("="):
         return Left(column, "[source] cannot name it")
     values, cleaned = _numbers(series)
@@ -240,7 +241,7 @@ def _judge(series: pl.Series, column: str, field: str) -> Feature | Left:
     finite = present.cast(pl.Float64).filter(present.cast(pl.Float64).is_finite())
     usual = float(finite.head(1_000).median() or 0.0)  # type: ignore[arg-type]
     missing = present.len() < values.len()
-    return Feature(column, field, kind, cleaned or missing, missing, usual)
+    return Feature(column, field, kind, cleaned or missing, absent if missing else "", usual)
 
 
 def _numbers(series: pl.Series) -> tuple[pl.Series | None, bool]:

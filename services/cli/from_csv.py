@@ -186,8 +186,8 @@ def _feature(each: Feature) -> str:
         return _table("[feature]", name=each.field, expression=each.field)
     filled = f"where(is_null({each.field}), {each.usual!r}, {each.field})"
     text = _table("[feature]", name=each.field, expression=filled)
-    if each.missing:
-        absent = _table("[feature]", name=f"{each.field}_is_missing", expression=f"is_null({each.field})")
+    if each.absent:
+        absent = _table("[feature]", name=each.absent, expression=f"is_null({each.field})")
         text += f"\n\n{absent}"
     return text
 

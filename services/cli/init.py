@@ -35,7 +35,7 @@ def _init(
 ) -> None:
     """Write a new pipeline, schemas/NAME, that runs; edit it from there."""
     from shared.contracts.basics import PIPELINE_NAME
-    from shared.contracts.pipeline import load_pipeline
+    from shared.contracts.pipeline import parse_pipeline
 
     folder = root / name
     if not re.fullmatch(PIPELINE_NAME, name) or name == "platform":
@@ -43,10 +43,10 @@ def _init(
     if folder.exists():
         _fail(f"{folder} is there already; choose another name, or remove it first")
     files = pipeline_files(name) if file is None else _from(name, file, label, time, key, labels_after)
+    parse_pipeline(files, str(folder), name)
     folder.mkdir(parents=True)
     for each, text in files.items():
         (folder / each).write_text(text, encoding="utf-8")
-    load_pipeline(folder)
     if as_json:
         typer.echo(json.dumps({"folder": str(folder), "files": sorted(files)}))
         return

@@ -13,7 +13,7 @@ from services.cli.from_csv import Wish, files_from
 from services.cli.main import build
 from services.cli.script import labels_after_ms, read_rows, write_script
 from shared.contracts.pipeline import Pipeline, parse_pipeline
-from shared.errors import Refused
+from shared.errors import DeclarationError, Refused
 
 ROWS = 300
 
@@ -225,6 +225,32 @@ def test_field_names_are_never_taken_twice() -> None:
     assert [each.field for each in features] == ["a_b", "a_b_2", "event_id_2"]
     assert left == []
     assert avro_name("features", ()) == "features_"
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [("age_is_missing", "age"), ("age", "age_is_missing"), ("age_is_missing", "age_is_missing_2", "age")],
+)
+def test_a_column_that_is_named_like_a_gap_keeps_its_name(tmp_path: Path, columns: tuple[str, ...]) -> None:
+    values = {name: [i % 5 / 2 if i % 3 or name != "age" else None for i in range(ROWS)] for name in columns}
+    frame = pl.DataFrame(values | {"y": [i % 2 for i in range(ROWS)]})
+    pipeline = declared(written(frame, tmp_path))
+    assert len(pipeline.feature_names) == len(columns) + 1
+    assert columns[0] in pipeline.event.fields
+    assert "age" in pipeline.event.fields
+
+
+def test_a_declaration_that_does_not_hold_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = {"pipeline.toml": '[pipeline]\nname = "other"\n', "event.avsc": "{}"}
+    monkeypatch.setattr("services.cli.from_csv.files_from", lambda _wish: broken)
+    path = odd(tmp_path / "odd.csv")
+    arguments = ["init", "some", "--from", str(path), "--label", "y", "--root", str(tmp_path / "declared")]
+    for _ in range(2):
+        done = CliRunner().invoke(build(), arguments)
+        assert isinstance(done.exception, DeclarationError)
+    assert not (tmp_path / "declared").exists()
 
 
 def test_the_command_writes_it_and_says_what_to_type_next(tmp_path: Path) -> None:
