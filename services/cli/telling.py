@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from services.cli.story import Answers, Mark, Record, Reign, Story, Telling
+from shared.errors import Refused
 
 _MOVED = "model.transition"
 
@@ -21,9 +22,18 @@ def tell(
     begin: int = 0,
     end: int | None = None,
 ) -> Story:
-    """The story of events `begin` to `end`; alarms, runs and audit as their topics hold them, in offset order."""
+    """The story of events `begin` to `end`; alarms, runs and audit as their topics hold them, in offset order.
+
+    Raises:
+        Refused: there is no such event.
+    """
     total = len(telling.answers)
     last = total if end is None else min(end, total)
+    if begin >= last:
+        raise Refused(
+            f"there is no event from {begin} to {last}: {pipeline} has {total}, from 0 to {total - 1};"
+            " correct --from or --to"
+        )
     marks = [*_alarms(telling, alarms), *_runs(telling, runs), *_decisions(telling, audit)]
     marks = [
         _with_figure(telling, mark) for mark in marks if mark.index is None or begin <= mark.index <= last

@@ -14,6 +14,7 @@ from services.cli.loop import lines, place, story_json
 from services.cli.story import Answers, Ledger, Story, Telling, newest_outcomes
 from services.cli.telling import parsed, tell
 from shared.contracts.pipeline import find_pipeline, load_pipeline
+from shared.errors import Refused
 
 EVENTS, DELAY, CHANGE = 1_000, 48, 600
 """Event i stands at order time 10 * i and arrives as offset i // 2 of partition i % 2; version 2 comes at 600."""
@@ -189,6 +190,12 @@ def test_a_part_of_the_events_is_a_story_too() -> None:
     assert {mark.index for mark in told.marks} == {589, CHANGE}
     assert told.figures["accuracy"] == pytest.approx(100 / 140)
     assert told.trail[0][0] >= 560
+
+
+@pytest.mark.parametrize(("begin", "end"), [(5_000, None), (EVENTS, None), (700, 560), (0, 0)])
+def test_a_part_without_an_event_is_refused(begin: int, end: int | None) -> None:
+    with pytest.raises(Refused, match=f"no event from {begin} to .*p has {EVENTS}, from 0 to {EVENTS - 1}"):
+        story(telling(RIGHT_LATER, TRUTH), begin, end)
 
 
 def test_before_the_first_outcome_there_are_no_figures() -> None:
