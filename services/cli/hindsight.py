@@ -1,12 +1,14 @@
 """What another policy would have decided on the log: the same pure core over the same commands, figures and words.
 
-Commands stand where they were answered, figures where their outcomes were; a worker's word stands between the
-figures of its time. What the log cannot know is assumed and said: that a worker accepts a version that none was
+Commands stand where they were answered, figures where their outcomes were; a worker's word stands where it was
+decided upon, or else between the figures of its time. What the log cannot know is assumed and said: that a worker accepts a version that none was
 asked about, and that people would have sent the same commands.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 from services.controller.core.book import Rules
@@ -17,6 +19,8 @@ from services.controller.core.state import DECLINED, OBEYED, TRANSITION, Entry, 
 from shared.models.announcement import CHAMPION, SHADOW
 
 Told = Score | Word | Command
+Keyed = tuple[int, int, int, int, Told]
+"""A record behind its place: newest outcome, figures first, place among the decisions, place in its topic."""
 Step = tuple[int, int, str, str]
 """A transition: sequence, version, artefact, state."""
 
@@ -99,22 +103,71 @@ def _steps(entries: Sequence[Entry]) -> list[Step]:
 
 
 def in_order(history: History) -> Iterator[tuple[int, Told]]:
-    """Every record with the newest outcome that was known when it was folded, in that order."""
-    answered = {e.command_offset: e for e in history.entries if e.kind in (OBEYED, DECLINED)}
-    times = [(score.at, score.sequence) for score in history.scores]
-    keyed: list[tuple[int, int, int, int, Told]] = []
-    for place, score in enumerate(history.scores):
-        keyed.append((score.sequence, 0, score.at, place, score))
-    for place, word in enumerate(history.words):
-        known = max((sequence for at, sequence in times if at <= word.at), default=-1)
-        keyed.append((known, 1, word.at, place, word))
-    for place, command in enumerate(history.commands):
-        verdict = answered.get(command.offset)
-        if verdict is not None:
-            keyed.append((verdict.labeled_sequence, 1, command.at, place, command))
-    keyed.sort(key=lambda each: each[:4])
+    """Every record with the newest outcome that was known when it was folded, in that order.
+
+    Each topic keeps its own. A command stands where it was answered, and so does a word by which something was
+    decided; other words stand by their time.
+    """
+    keyed = sorted((*_figures(history), *_words(history), *_commands(history)), key=lambda each: each[:4])
     for known, *_, told in keyed:
         yield known, told
+
+
+def _figures(history: History) -> Iterator[Keyed]:
+    known = -1
+    for place, score in enumerate(history.scores):
+        known = max(known, score.sequence)
+        yield known, 0, 0, place, score
+
+
+def _words(history: History) -> Iterator[Keyed]:
+    decided = _decided(history.entries)
+    sequence_at = _newest([(score.at, score.sequence) for score in history.scores])
+    entry_at = _newest([(entry.at, place) for place, entry in enumerate(history.entries)])
+    stands: list[tuple[int, int]] = []
+    for word in history.words:
+        answer = decided.get((word.at, word.version))
+        if answer is None:
+            by_time = (sequence_at(word.at), 2 * entry_at(word.at) + 1)
+            stands.append(max([by_time, *stands[-1:]]))
+        else:
+            stands.append((history.entries[answer].labeled_sequence, 2 * answer))
+    # None behind the next one's place: what is decided is known better than what time says.
+    kept = reversed(list(accumulate(reversed(stands), min)))
+    for place, ((known, after), word) in enumerate(zip(kept, history.words, strict=True)):
+        yield known, 1, after, place, word
+
+
+def _commands(history: History) -> Iterator[Keyed]:
+    first: dict[int, int] = {}
+    for place, entry in enumerate(history.entries):
+        first.setdefault(entry.command_offset, place)
+    for place, command in enumerate(history.commands):
+        answer = first.get(command.offset)
+        if answer is not None:
+            yield history.entries[answer].labeled_sequence, 1, 2 * answer, place, command
+
+
+def _decided(entries: Sequence[Entry]) -> dict[tuple[int, int], int]:
+    """Places of decisions that no command set off, by time and version; the first of each."""
+    found: dict[tuple[int, int], int] = {}
+    for place, entry in enumerate(entries):
+        if entry.command_offset < 0:
+            found.setdefault((entry.at, entry.version), place)
+    return found
+
+
+def _newest(timed: Sequence[tuple[int, int]]) -> Callable[[int], int]:
+    """The largest of the values up to a time; -1 before the first.
+
+    >>> newest = _newest([(10, 1), (30, 2), (20, 3)])
+    >>> newest(9), newest(10), newest(40)
+    (-1, 1, 3)
+    """
+    ordered = sorted(timed)
+    times = [time for time, _ in ordered]
+    values = [-1, *accumulate((value for _, value in ordered), max)]
+    return lambda time: values[bisect_right(times, time)]
 
 
 def rehearse(

@@ -1,12 +1,13 @@
 """What another policy would have decided: the same under the same policy, and otherwise what the log can know."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from schemas import FOLDER
 from services.cli.governing import version_rows
-from services.cli.hindsight import History, rehearse, reigns
+from services.cli.hindsight import History, in_order, rehearse, reigns
 from services.cli.reigns import Carried, When, champion_at, decided, parse_when
 from services.cli.whatif import compared, rules_with
 from services.controller.core.book import Rules
@@ -234,3 +235,39 @@ def test_a_version_that_workers_were_asked_about_in_vain_is_not_assumed_to_be_ac
     lived = history(rules(), STORY[:2])
     entries, _, assumed = rehearse(lived, rules())
     assert (entries, assumed) == (lived.entries, set())
+
+
+def test_a_word_stands_where_it_was_decided_upon_whenever_it_was_said() -> None:
+    step: list[Score | Word | Command] = [
+        propose(0, artefact=digest_of(2), at=1_050),
+        score(100, 2, 0.5, "shadow", total=100),
+        score(200, 2, 0.5, "shadow", total=200),
+        accepted(2, 2, 1_150),
+        command("freeze", 1, at=1_120),
+    ]
+    lived = history(rules(shadow_labels=100), step)
+    assert [e.labeled_sequence for e in lived.entries if e.state == "champion"] == [-1, 200]
+    entries, _, _ = rehearse(lived, rules(shadow_labels=100))
+    assert entries == lived.entries
+
+
+def test_a_figure_that_came_late_is_told_in_its_turn() -> None:
+    story: list[Score | Word | Command] = [
+        score(200, 1, 0.6),
+        replace(score(100, 1, 0.5), at=1_201),
+        propose(0, artefact=digest_of(2), at=1_202),
+    ]
+    lived = history(rules(), story)
+    assert [said for _, said in in_order(lived)] == story
+
+
+def test_words_keep_their_order() -> None:
+    story: list[Score | Word | Command] = [
+        score(100, 1, 0.6),
+        propose(0, artefact=digest_of(2), at=1_050),
+        accepted(9, 9, 1_250),
+        accepted(2, 2, 1_260),
+        score(200, 2, 0.5),
+    ]
+    lived = history(rules(), story)
+    assert [said for _, said in in_order(lived)] == story
