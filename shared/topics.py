@@ -110,7 +110,7 @@ SCORES = Topic(
     "model version",
     "platform/score",
     ("feedback",),
-    ("controller", "console", "anyone"),
+    ("controller", "retrainer", "console", "anyone"),
     partitioned=False,
     retention_ms=-1,
     compression="gzip",

@@ -7,6 +7,7 @@ from pathlib import Path
 from services.retrainer.core.reign import Reign
 from services.retrainer.kept import kept_of
 from services.retrainer.ledger import KafkaLedger
+from services.retrainer.live import Live
 from services.retrainer.metrics import RetrainerMetrics
 from services.retrainer.outlook import DriftGroup, KafkaOutlook
 from services.retrainer.process import Bench
@@ -26,7 +27,10 @@ from shared.models.signing import KeyFolder, LiveKeys
 from shared.runtime.entry import Start, guarded, prepare
 from shared.runtime.polled import Polled
 from shared.settings import PlatformSettings, home
-from shared.topics import COMMANDS, DRIFT, LABELED, REPLAYS, RUNS
+from shared.topics import COMMANDS, DRIFT, LABELED, REPLAYS, RUNS, SCORES
+
+LIVE = "live"
+"""Folder of what models come to in service, beside those of the runs."""
 
 
 def build(
@@ -94,6 +98,15 @@ def build(
     return retraining, bench
 
 
+def follow(start: Start, control: Control, live: Live) -> None:
+    """Put the handler for scores.v1 on `control`."""
+    scores = Records.of(SCORES, start.pipeline.name, start.schema_ids)
+
+    @control.on(scores.topic)
+    async def scored(polled: Polled) -> None:
+        await live.scored(scores, polled)
+
+
 def declared(pipeline: Pipeline) -> RetrainPolicy:
     """The pipeline's [policy.retrain]; Refused where there is none."""
     if pipeline.policy.retrain is None:
@@ -125,10 +138,14 @@ def _serve(name: str, slot: int) -> None:
     control = Control(start, "retrainer", slot, settings.control)
     publisher = Publisher(start.platform.kafka, COMMANDS.compression)
     _, bench = build(start, control, settings, publisher)
+    live = Live(board_of(name) / LIVE)
+    if settings.tensorboard:
+        follow(start, control, live)
     bench.prepare()
     try:
         control.run()
     finally:
+        live.close()
         bench.close()
         publisher.close()
 

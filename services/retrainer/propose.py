@@ -6,8 +6,8 @@ from typing import Protocol
 
 from pydantic import JsonValue
 
-from services.retrainer.commands import commands_of
 from services.retrainer.core.steps import canonical
+from services.retrainer.reading import readable
 from shared.control.publisher import Publisher
 from shared.control.records import Record, Records
 from shared.kafka.reader import bounds, open_reader, read_topic
@@ -69,7 +69,7 @@ class KafkaProposals:
         found = (
             proposal_of(record)
             for polled in read_topic(self._kafka, self._records.topic, {0: start})
-            for record in commands_of(self._records, polled)
+            for record in readable(self._records, polled)
             if record["id"] == command
         )
         return next(found, None)

@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from services.retrainer.commands import commands_of
 from services.retrainer.core.triggers import END, Trigger, Watch, drift_trigger, follow_up, watch
 from services.retrainer.kept import Kept
 from services.retrainer.ledger import Ledger, order_time_of, outcomes, outcomes_of
 from services.retrainer.metrics import RetrainerMetrics
 from services.retrainer.process import Bench, Stopped
+from services.retrainer.reading import readable
 from services.retrainer.runs import Journal
 from services.retrainer.steps import Runner
 from shared.contracts.pipeline import Pipeline
@@ -156,7 +156,7 @@ class Retraining:
 
     async def commanded(self, commands: Records, polled: Polled) -> None:
         """A `train` command for this model; what is no command is the controller's to put aside."""
-        for command in commands_of(commands, polled):
+        for command in readable(commands, polled):
             if command["kind"] == "train" and command["model_name"] in ("", self._pipeline.model.name):
                 await self._run(trigger_of_command(command))
 

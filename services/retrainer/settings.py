@@ -28,7 +28,7 @@ class RetrainerSettings(BaseSettings):
     spare: bool = True
     """Whether a training process waits ready, some 300 MB, so that a run need not wait for its imports."""
     tensorboard: bool = True
-    """Whether event files are written, below `$MILLRACE_HOME/tensorboard/<pipeline>`."""
+    """Whether event files are written below `$MILLRACE_HOME/tensorboard/<pipeline>`, and scores.v1 is read."""
     drift_wait_s: float = Field(30.0, ge=0.0)
     """How long a run waits for the drift service to have come to the run's sequence; then it goes on without."""
     verdict_wait_s: float = Field(5.0, ge=0.0)

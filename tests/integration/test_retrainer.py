@@ -36,10 +36,11 @@ from shared.kafka.transactions import producer_config
 from shared.models.evidence import unpack
 from shared.runtime.entry import Start, prepare
 from shared.runtime.tables import Table
-from shared.settings import PlatformSettings
+from shared.settings import PlatformSettings, home
 from shared.store.artefacts import ArtefactStore
-from shared.topics import COMMANDS, DRIFT, LABELED, REPLAYS, RUNS, Topic
+from shared.topics import COMMANDS, DRIFT, LABELED, REPLAYS, RUNS, SCORES, Topic
 from tests.unit.retrainer.loops import rows_of, write_declaration
+from tests.unit.retrainer.test_live import curves, score
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("stack"), pytest.mark.timeout(900)]
 ROWS = 320
@@ -291,3 +292,12 @@ def test_training_beyond_its_limits_fails_and_the_service_lives(
     finally:
         process.kill()
         process.wait()
+
+
+def test_figures_of_models_in_service_are_on_the_board(scene: Scene) -> None:
+    for total in (100, 200):
+        scene.send(SCORES, {"id": "x", **score(total, 0.5)})
+    process = scene.serve(MILLRACE_RETRAINER__SPARE="false")
+    folder = home() / "tensorboard" / scene.pipeline.name / "live"
+    until(lambda: len(curves(folder).get("log_loss/all/v3-champion", [])) == 2)
+    leave(process)
