@@ -1,8 +1,8 @@
 """What another policy would have decided on the log: the same pure core over the same commands, figures and words.
 
 Commands stand where they were answered, figures where their outcomes were; a worker's word stands where it was
-decided upon, or else between the figures of its time. What the log cannot know is assumed and said: that a worker accepts a version that none was
-asked about, and that people would have sent the same commands.
+decided upon, or else between the figures of its time. What the log cannot know is assumed and said: that a worker
+accepts a version that none was asked about, and that people would have sent the same commands.
 """
 
 from bisect import bisect_right
