@@ -102,17 +102,22 @@ class TrainingProcess:
         self._sound = answer.get("failed", "retry") == "retry"
         return result_of(answer)
 
+    @property
+    def alive(self) -> bool:
+        """Whether it can be asked."""
+        return self._process.poll() is None
+
     def close(self) -> None:
         """Give it back, or kill what is left of it."""
         fit = self._sound and resident_bytes(self._process.pid) <= KEPT_SHARE * self._memory_bytes
-        if self._back is not None and fit and self._process.poll() is None:
+        if self._back is not None and fit and self.alive:
             self._back(self)
         else:
             self.end()
 
     def end(self) -> None:
         """Kill what is left of it."""
-        if self._process.poll() is None:
+        if self.alive:
             self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
@@ -186,13 +191,21 @@ class Bench:
 
     def __call__(self) -> Trainer:
         """The one that waits, or a new one; whoever takes it closes it."""
+        self._drop_dead()
         found, self._next = self._next, None
         return found or self._made()
 
     def prepare(self) -> None:
         """Start the next one, so that its imports are done when it is asked."""
+        self._drop_dead()
         if self._spare and self._next is None and not self.leaving.is_set():
             self._next = self._made()
+
+    def _drop_dead(self) -> None:
+        """Let go of one that ended while it waited, by the system's hand where memory was short."""
+        if self._next is not None and not self._next.alive:
+            self._next.end()
+            self._next = None
 
     def _made(self) -> TrainingProcess:
         return TrainingProcess(*self._terms, self.leaving, self._keep if self._spare else None)

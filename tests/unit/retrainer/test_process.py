@@ -147,6 +147,36 @@ def test_a_process_that_failed_or_grew_serves_no_other_run() -> None:
     assert grown._process.returncode is not None
 
 
+@pytest.mark.usefixtures("stub")
+def test_a_process_that_died_while_it_waited_serves_nobody() -> None:
+    bench = Bench(1 << 30, 0, 1, spare=True)
+    first = bench()
+    assert isinstance(first, TrainingProcess)
+    assert first.ask({"do": "one"}, 30) == "one"
+    first.close()
+    first._process.kill()
+    first._process.wait()
+    second = bench()
+    assert second.ask({"do": "two"}, 30) == "two"
+    assert first._said.closed
+    second.close()
+    bench.close()
+
+
+@pytest.mark.usefixtures("stub")
+def test_nor_does_a_dead_spare_keep_another_from_being_made() -> None:
+    bench = Bench(1 << 30, 0, 1, spare=True)
+    bench.prepare()
+    dead = bench._next
+    assert dead is not None
+    dead._process.kill()
+    dead._process.wait()
+    bench.prepare()
+    assert bench._next is not None
+    assert bench._next is not dead
+    bench.close()
+
+
 def test_the_real_process_says_what_it_cannot_do_and_ends_with_its_caller() -> None:
     worker = made(4 << 30)
     terms = {
