@@ -6,6 +6,9 @@ or the state is that of the last snapshot), what lies between is read again from
 ledger's sequences say whether anything does. A unit's profiles count without gaps too, but its next one tells
 nothing of the other units': profiles are few, so the log is looked at wherever offsets are missing, be it a
 transaction's marker alone. Alarms that stand on drift.v1 already are not told again.
+
+The two topics are read at their own speeds. So an alarm of a profile is told when the ledger has passed the
+profile's time, with the newest outcome up to it; meanwhile the profile is not acknowledged, and no state is saved.
 """
 
 import asyncio
@@ -35,6 +38,7 @@ from shared.settings import KafkaSettings
 
 UNIT = 0
 ANYWHERE = 1 << 62
+TURN_S = 0.02
 
 
 class Core(Protocol):
@@ -46,6 +50,14 @@ class Core(Protocol):
 
     def profile(self, row: ProfileRow) -> list[Alarm]:
         """Fold one profile."""
+        ...
+
+    def passed(self, order_time: int) -> bool:
+        """Whether an outcome beyond that time has been folded."""
+        ...
+
+    def dated(self, alarm: Alarm) -> Alarm:
+        """A profile's alarm at the newest outcome up to its time."""
         ...
 
     def snapshot(self) -> bytes:
@@ -76,12 +88,17 @@ class Place:
 
 
 class Folding:
-    """The core and its place in the log: folds what is new, says what was passed over."""
+    """The core and its place in the log: folds what is new, says what was passed over.
+
+    `held` are alarms of profiles whose time the ledger has not passed yet: which outcomes were known then is not
+    known now.
+    """
 
     def __init__(self, core: Core, topics: Topics, features: Sequence[str], classes: int) -> None:
         self.core, self._topics = core, topics
         self._features, self._classes = features, classes
         self.place = Place()
+        self.held: list[Alarm] = []
 
     def new(self, polled: Polled) -> Polled:
         """The rows that have not been folded."""
@@ -95,7 +112,7 @@ class Folding:
         return bool(polled.offsets[0] > self.place.next_offsets.get(polled.topic, 0))
 
     def fold(self, polled: Polled) -> list[Alarm]:
-        """Fold new rows of one topic; the alarms that follow.
+        """Fold new rows of one topic; the alarms that may be told then, in the order of their sequences.
 
         Raises:
             Fatal: the ledger or a unit's profiles have a gap.
@@ -103,9 +120,21 @@ class Folding:
         if polled.topic == self._topics.labeled.topic:
             alarms = self._outcomes(self._topics.labeled.read(polled))
         else:
-            alarms = [each for record in self._topics.profiles.read(polled) for each in self._profile(record)]
+            alarms = []
+            self.held += [
+                each for record in self._topics.profiles.read(polled) for each in self._profile(record)
+            ]
         self.place.next_offsets[polled.topic] = int(polled.offsets[-1]) + 1
-        return alarms
+        due = self._release([self.core.passed(alarm.order_time) for alarm in self.held])
+        return sorted(due + alarms, key=lambda alarm: alarm.sequence)
+
+    def release(self) -> list[Alarm]:
+        """All that are held, with the newest outcome folded."""
+        return self._release([True] * len(self.held))
+
+    def _release(self, due: Sequence[bool]) -> list[Alarm]:
+        held, self.held = self.held, [each for each, now in zip(self.held, due, strict=True) if not now]
+        return [self.core.dated(each) for each, now in zip(held, due, strict=True) if now]
 
     def _outcomes(self, batch: Batch) -> list[Alarm]:
         place = self.place
@@ -198,6 +227,21 @@ class Service:
             await self._step(fresh)
             if self._due():
                 await asyncio.to_thread(self.save)
+        if polled.topic == self._topics.profiles.topic:
+            await self._wait_for_ledger()
+
+    async def _wait_for_ledger(self) -> None:
+        """Return once every profile's alarm is told: the ledger has passed its time, or has long stood still."""
+        at, since = self._fold.place.sequence, time.monotonic()
+        while self._fold.held:
+            if self._control.leaving:
+                raise asyncio.CancelledError
+            await asyncio.sleep(TURN_S)
+            async with self._lock:
+                if self._fold.place.sequence != at:
+                    at, since = self._fold.place.sequence, time.monotonic()
+                elif time.monotonic() - since >= self._settings.ledger_wait_s:
+                    await self._tell(self._fold.release())
 
     def _begin(self) -> None:
         """Stand where the newest snapshot stands."""
@@ -237,19 +281,22 @@ class Service:
     async def _step(self, polled: Polled) -> None:
         self._whole = False
         alarms = await asyncio.to_thread(self._fold.fold, polled)
+        self._fold.held = [alarm for alarm in self._fold.held if alarm.id not in self._told.ids]
+        await self._tell(alarms)
+        self._metrics.folded.labels(polled.topic).inc(len(polled))
+        self._metrics.sequence.set(self._fold.place.sequence - 1)
+        self._unsaved += len(polled)
+
+    async def _tell(self, alarms: Sequence[Alarm]) -> None:
+        """Write those that do not stand on drift.v1; then the state may be saved."""
+        self._whole = False
         new = [alarm for alarm in alarms if alarm.id not in self._told.ids]
         if new:
             await self._control.publish([self._topics.drift.out([(a.id, a.record()) for a in new])])
             self._told.ids |= {alarm.id for alarm in new}
-        self._whole = True
-        self._count(polled, new)
-
-    def _count(self, polled: Polled, new: Sequence[Alarm]) -> None:
         for alarm in new:
             self._metrics.alarms.labels(alarm.family, alarm.detector).inc()
-        self._metrics.folded.labels(polled.topic).inc(len(polled))
-        self._metrics.sequence.set(self._fold.place.sequence - 1)
-        self._unsaved += len(polled)
+        self._whole = not self._fold.held
 
     def _due(self) -> bool:
         late = time.monotonic() - self._saved_at > self._settings.snapshot_interval_s

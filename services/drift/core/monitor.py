@@ -1,11 +1,13 @@
 """The monitor of one pipeline: labelled rows and profiles in, alarms out, one fold."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from services.drift.core.calibration import SAFETY
+from services.drift.core.clock import Clock
 from services.drift.core.joint import Apart, Joint
 from services.drift.core.performance import Judged, Performance, Worse
 from services.drift.core.profiles import Profiles
@@ -40,7 +42,7 @@ class Monitor:
         self._triggers = frozenset(policy.triggers)
         self._names = tuple(feature_names)
         self._serving = Serving()
-        self._sequence = -1
+        self._clock = Clock()
         rows = SAFETY * policy.false_alarm_every
         total = sum(FAMILY_SHARES[family] for family in set(policy.families))
         between = {family: rows * total / FAMILY_SHARES[family] for family in policy.families}
@@ -61,7 +63,7 @@ class Monitor:
         """Fold outcomes in sequence order; the alarms they raise, in order."""
         if not len(rows):
             return []
-        self._sequence = int(rows.sequence[-1])
+        self._clock.step(rows.sequence, rows.order_time)
         keep = np.ones(len(rows), np.bool_) if rows.kind is None else rows.kind <= MISSING
         if rows.champion is not None:
             keep &= rows.champion
@@ -137,17 +139,18 @@ class Monitor:
         )
 
     def profile(self, row: ProfileRow) -> list[Alarm]:
-        """Fold one profile; the alarms it raises. Labelled rows before it change only their `sequence`."""
+        """Fold one profile; the alarms it raises. They are final once `dated` where `passed` holds."""
         if self._profiles is None:
             return []
+        sequence = self._clock.newest(row.order_time)
         return [
             Alarm(
                 "data",
                 moved.detector,
                 moved.subject,
-                self._sequence,
+                sequence,
                 row.order_time,
-                self._sequence,
+                sequence,
                 moved.statistic,
                 moved.threshold,
                 moved.reference,
@@ -158,6 +161,15 @@ class Monitor:
             )
             for moved in self._profiles.step(row)
         ]
+
+    def passed(self, order_time: int) -> bool:
+        """Whether an outcome beyond that time is known: none that comes can date an alarm of that time anew."""
+        return self._clock.passed(order_time)
+
+    def dated(self, alarm: Alarm) -> Alarm:
+        """A profile's alarm with the newest outcome up to its own time, by the outcomes folded so far."""
+        sequence = self._clock.newest(alarm.order_time)
+        return replace(alarm, sequence=sequence, since_sequence=sequence)
 
     def _families(self) -> dict[str, Performance | Prediction | Joint | Profiles]:
         """The parts that have a state."""
@@ -172,7 +184,7 @@ class Monitor:
     def snapshot(self) -> bytes:
         """The whole state: a monitor restored from it goes on as this one would."""
         state = {name: part.state() for name, part in self._families().items()}
-        return pack(state | {"sequence": self._sequence, "serving": self._serving.state()})
+        return pack(state | {"clock": self._clock.state(), "serving": self._serving.state()})
 
     def restore(self, data: bytes) -> None:
         """Go on where `snapshot` was called; a family that was not declared then begins anew.
@@ -181,7 +193,10 @@ class Monitor:
             ValueError: these are no bytes of a monitor, or of another format.
         """
         state = unpack(data)
-        self._sequence = state["sequence"]
+        if "clock" in state:
+            self._clock.load(state["clock"])
+        else:  # a state from before profiles were dated
+            self._clock = Clock(state["sequence"])
         self._serving.load(state["serving"])
         for name, part in self._families().items():
             if name in state:

@@ -1,20 +1,33 @@
 """The monitor's place in the log: nothing folded twice, nothing passed over, the state where it says it is."""
 
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
+from services.drift.core.clock import Clock
 from services.drift.core.records import Alarm, LabeledRows, ProfileRow
 from services.drift.rows import labeled_rows, probabilities, profile_row
-from services.drift.service import Folding, Topics
+from services.drift.service import Folding, Service, Topics
+from services.drift.settings import DriftSettings
 from shared.codec.batch import Column, Strings
 from shared.errors import Fatal
 from shared.runtime.polled import Polled
 from shared.runtime.snapshots import pack, unpack
+from shared.runtime.unit import Out
+from shared.settings import PlatformSettings, StoreSettings
 from tests.unit.drift import ledger
 
 PIPELINE = ledger.learning()
 LABELED, PROFILES, DRIFT = ledger.tables(PIPELINE)
 TOPICS = Topics(LABELED, PROFILES, DRIFT)
+ALARMING = 9
+"""Each profile of this unit raises an alarm."""
 
 
 class Counting:
@@ -22,15 +35,25 @@ class Counting:
 
     def __init__(self) -> None:
         self.seen: list[str] = []
+        self.clock = Clock()
 
     def labeled(self, rows: LabeledRows) -> list[Alarm]:
         self.seen += [f"s{sequence}" for sequence in rows.sequence.tolist()]
+        self.clock.step(rows.sequence, rows.order_time)
         wrong = rows.sequence[rows.label_class != rows.predicted_class]
         return [Alarm("performance", "any", "error", at, 0, at, 1.0, 0.0) for at in wrong.tolist()]
 
     def profile(self, row: ProfileRow) -> list[Alarm]:
         self.seen.append(f"p{row.unit}.{row.number}")
-        return []
+        place = f"{row.unit}.{row.number}"
+        alarm = Alarm("data", "any", "x", -1, row.order_time, -1, 1.0, 0.0, mark=place)
+        return [alarm] if row.unit == ALARMING else []
+
+    def passed(self, order_time: int) -> bool:
+        return self.clock.passed(order_time)
+
+    def dated(self, alarm: Alarm) -> Alarm:
+        return replace(alarm, sequence=self.clock.newest(alarm.order_time))
 
     def snapshot(self) -> bytes:
         return ",".join(self.seen).encode()
@@ -107,6 +130,100 @@ def test_a_log_may_begin_with_any_profile() -> None:
     fold = folding()
     fold.fold(profiles((0, 17), (1, 16), (0, 18), offset=40))
     assert fold.place.profiles == {0: 19, 1: 17}
+
+
+def test_an_alarm_of_a_profile_is_held_until_the_ledger_has_passed_its_time() -> None:
+    """Outcomes are a minute apart; the profile ends at 61.999 s."""
+    fold = folding()
+    assert fold.fold(profiles((ALARMING, 61))) == []
+    assert fold.fold(outcomes(0, 2)) == []
+    assert len(fold.held) == 1
+    (alarm,) = fold.fold(outcomes(2, 5))
+    assert (alarm.id, alarm.sequence) == ("data/any/x/9.61", 1)
+    assert fold.held == []
+
+
+def test_of_a_ledger_that_is_further_an_alarm_is_told_at_once() -> None:
+    fold = folding()
+    fold.fold(outcomes(0, 7))
+    (alarm,) = fold.fold(profiles((ALARMING, 61)))
+    assert alarm.sequence == 1
+
+
+def test_what_is_held_may_be_told_with_what_is_known() -> None:
+    fold = folding()
+    fold.fold(outcomes(0, 1))
+    assert fold.fold(profiles((0, 0), (ALARMING, 61))) == []
+    assert [alarm.sequence for alarm in fold.release()] == [0]
+    assert fold.release() == []
+
+
+class Loop:
+    """As much of the loop as the service sees; `told` is what it published."""
+
+    def __init__(self, snapshots: Path) -> None:
+        platform = PlatformSettings(store=StoreSettings(snapshots=str(snapshots)))
+        self.start = SimpleNamespace(platform=platform, pipeline=PIPELINE, metrics=CollectorRegistry())
+        self.leaving = False
+        self.told: list[tuple[str, int]] = []
+
+    async def publish(self, outs: list[Out]) -> None:
+        records = [DRIFT.decode(value) for out in outs for value in out.values.to_list()]
+        self.told += [(record["id"], record["sequence"]) for record in records]
+
+
+class Begun(Service):
+    """A service that has no broker to ask where to begin."""
+
+    def _begin(self) -> None:
+        self._begun = True
+
+
+def service(loop: Loop, **settings: float) -> Service:
+    return Begun(cast(Any, loop), Counting, TOPICS, DriftSettings.model_validate(settings))
+
+
+def test_a_profile_is_done_once_its_alarm_is_told(tmp_path: Path) -> None:
+    async def story() -> list[tuple[str, int]]:
+        loop = Loop(tmp_path)
+        made = service(loop, ledger_wait_s=60.0)
+        profile = asyncio.create_task(made.take(profiles((ALARMING, 61))))
+        await made.take(outcomes(0, 2))
+        await asyncio.sleep(0.1)
+        assert not profile.done()
+        await made.take(outcomes(2, 5))
+        assert loop.told, "the ledger's rows are acknowledged behind the alarms that they date"
+        await asyncio.wait_for(profile, 5.0)
+        return loop.told
+
+    assert asyncio.run(story()) == [("data/any/x/9.61", 1)]
+
+
+def test_a_ledger_that_stands_still_keeps_no_alarm_back(tmp_path: Path) -> None:
+    async def story() -> list[tuple[str, int]]:
+        loop = Loop(tmp_path)
+        made = service(loop, ledger_wait_s=0.1)
+        await made.take(outcomes(0, 1))
+        await asyncio.wait_for(made.take(profiles((ALARMING, 61))), 5.0)
+        return loop.told
+
+    assert asyncio.run(story()) == [("data/any/x/9.61", 0)]
+
+
+def test_asked_to_leave_it_lets_a_held_profile_come_again(tmp_path: Path) -> None:
+    async def story() -> list[tuple[str, int]]:
+        loop = Loop(tmp_path)
+        made = service(loop, ledger_wait_s=60.0)
+        profile = asyncio.create_task(made.take(profiles((ALARMING, 61))))
+        await asyncio.sleep(0.1)
+        loop.leaving = True
+        await asyncio.wait([profile], timeout=5.0)
+        assert profile.cancelled()
+        made.save()
+        return loop.told
+
+    assert asyncio.run(story()) == []
+    assert list(tmp_path.iterdir()) == [], "a state that has folded the profile would pass it over"
 
 
 def test_state_and_place_are_restored_together() -> None:
