@@ -54,12 +54,11 @@ def read_state(kafka: KafkaSettings, audit: Table, models: Table, model: str, tr
     """The state that the log says.
 
     Raises:
-        Fatal: the controller's records do not follow on each other: some are gone.
+        Fatal: the controller's records cannot be read or do not follow on each other: some are gone.
     """
-    entries = read_entries(kafka, audit, model)
     announced = read_announcements(kafka, models, model, trusted)
     try:
-        return rebuild(entries, announced)
+        return rebuild(read_entries(kafka, audit, model), announced)
     except ValueError as error:
         raise Fatal(
             f"the decisions on {audit.topic} do not make a whole ({error}); restore the topic"
