@@ -145,7 +145,8 @@ class Retraining:
         if isinstance(verdict, Trigger):
             await self._run(verdict)
         else:
-            await asyncio.to_thread(self._runner.skip, trigger, verdict)
+            async with self._turn:  # another handler may have come to the same alarm
+                await asyncio.to_thread(self._runner.skip, trigger, verdict)
 
     async def _follow_up(self, until: int) -> None:
         """The second run of the newest alarm, once the ledger has come so far."""

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -179,6 +180,31 @@ def test_nor_on_kills(tmp_path: Path, seed: int) -> None:
             scene.journal.fuse.left = chance.randint(1, 12)
     assert kills > 3
     assert [each.id for each in scene.journal.triggers()] == ORDER
+
+
+class Slow(Runs):
+    """Takes its time between looking and writing."""
+
+    def skip(self, trigger: Trigger, reason: str) -> None:
+        if self.journal.past(trigger.id).ended is None:
+            time.sleep(0.05)
+            super().skip(trigger, reason)
+
+
+def test_an_alarm_that_two_handlers_see_is_skipped_once(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, Fuse())
+    scene.runs = Slow(scene.journal)
+    said = {"trigger": Trigger("alarm-130", "drift", 130, 130_000).to_json()}
+    scene.journal.write(Step("alarm-130", "trigger", "started", 130, "", said))
+
+    async def both() -> None:
+        service = scene.service()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(2):
+                group.create_task(service._alarm(alarm(420)))
+
+    asyncio.run(both())
+    assert scene.journal.told("alarm-420") == [("skipped", "done")]
 
 
 def command(name: str, **parameters: object) -> Record:
