@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from shared.contracts.expressions import ExpressionError, Kind, compile_expression, nearest
 from shared.contracts.fields import Field, fields_of
+from shared.contracts.policies import RetrainPolicy
 from shared.contracts.positions import Located, Path
 from shared.contracts.tables import (
     Cell,
@@ -326,6 +327,8 @@ class _Check:
         if policy.retrain is not None and self.declared.label is None:
             fix = "declare [label], or remove [policy.retrain]"
             yield self.at.problem(("policy", "retrain"), "without outcomes there is nothing to learn", fix)
+        if policy.retrain is not None:
+            yield from self._follow_up(policy.retrain, policy.drift.quiet)
         kinds: dict[str, Kind] = {feature.name: "number" for feature in self.declared.feature}
         names = [each.name for each in policy.slices]
         for i, each in enumerate(policy.slices):
@@ -336,6 +339,17 @@ class _Check:
                 compile_expression(each.expression, kinds)
             except ExpressionError as error:
                 yield self.at.problem((*path, "expression"), error.message, error.fix)
+
+    def _follow_up(self, retrain: RetrainPolicy, quiet: int) -> Iterator[Problem]:
+        """No alarm may set off a training between another and its follow-up: the order would be chance."""
+        rows = retrain.follow_up
+        if "drift" not in retrain.on or quiet >= rows:
+            return
+        said = "follow_up" in retrain.model_fields_set
+        path = ("policy", "retrain", "follow_up") if said else ("policy", "drift", "quiet")
+        message = f"quiet is {quiet}, less than the follow_up of {rows} in [policy.retrain]"
+        fix = f"write `quiet = {rows}` or more, or a `follow_up` of at most {quiet}"
+        yield self.at.problem(path, message, fix)
 
     def _source(self, source: SourceTable) -> Iterator[Problem]:
         if source.time is None and source.interval_ms is None:

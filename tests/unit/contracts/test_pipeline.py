@@ -163,6 +163,22 @@ MISTAKES = [
         "unknown key `polcy`",
         "did you mean `policy`?",
     ),
+    (
+        "toml",
+        "[policy.batch]",
+        "[policy.drift]\nquiet = 100\n\n[policy.retrain]\n\n[policy.batch]",
+        "quiet = 100",
+        "quiet is 100, less than the follow_up of 200 in [policy.retrain]",
+        "write `quiet = 200` or more, or a `follow_up` of at most 100",
+    ),
+    (
+        "toml",
+        "[policy.batch]",
+        "[policy.retrain]\nfollow_up = 600\n\n[policy.batch]",
+        "follow_up = 600",
+        "quiet is 500, less than the follow_up of 600 in [policy.retrain]",
+        "write `quiet = 600` or more, or a `follow_up` of at most 500",
+    ),
     ("toml", 'name = "AT_NIGHT"', 'name = "AT-NIGHT"', "AT-NIGHT", "pattern", "letters, digits and _"),
     ("toml", 'name = "AT_NIGHT"', 'name = "SPENT"', None, "declared twice", "rename"),
     ("toml", 'name = "AT_NIGHT"', "name = = 3", "= = 3", "not TOML", "correct this line"),
@@ -362,6 +378,20 @@ def test_the_line_is_where_the_change_is_due(old: str, new: str, before: str, me
     text = TOML.replace(old, new, 1)
     [found] = [p for p in problems({**TEXTS, "pipeline.toml": text}) if message in p.message]
     assert found.line == text[: text.index(before) + len(before)].count("\n") + 1
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        "[policy.drift]\nquiet = 200\n\n[policy.retrain]",
+        "[policy.drift]\nquiet = 0\n\n[policy.retrain]\nfollow_up = 0",
+        '[policy.drift]\nquiet = 0\n\n[policy.retrain]\non = ["labels"]',
+        "[policy.drift]\nquiet = 0",
+    ],
+)
+def test_a_short_quiet_is_right_where_nothing_follows_an_alarm_up_behind_it(declared: str) -> None:
+    text = TOML.replace("[policy.batch]", f"{declared}\n\n[policy.batch]")
+    assert problems({**TEXTS, "pipeline.toml": text}) == []
 
 
 def test_all_mistakes_are_found_in_one_go() -> None:
