@@ -9,14 +9,36 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, SecretStr
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
+
+from shared.errors import Refused
 
 
 def home() -> Path:
     """The data folder: `$MILLRACE_HOME`, by default `.millrace` in the current folder."""
     return Path(os.environ.get("MILLRACE_HOME", ".millrace")).absolute()
+
+
+class Settings(BaseSettings):
+    """What a process is told by its environment; Refused where a variable's value will not do, by its name."""
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise Refused(
+                "; ".join(self._told(each["loc"], each["msg"]) for each in error.errors())
+            ) from None
+        except SettingsError as error:
+            raise Refused(f"{error}; see {type(self).__name__}") from error
+
+    def _told(self, place: tuple[int | str, ...], wrong: str) -> str:
+        """One mistake; never the value, which may be a password."""
+        name = "__".join(str(part) for part in place).upper()
+        return f"{self.model_config.get('env_prefix', '')}{name}: {wrong}"
 
 
 class _Section(BaseModel):
@@ -94,7 +116,7 @@ class _Endpoints(PydanticBaseSettingsSource):
         return {name: written[name] for name in ("kafka", "registry", "redis") if name in written}
 
 
-class PlatformSettings(BaseSettings):
+class PlatformSettings(Settings):
     """What every service needs to find the platform."""
 
     model_config = SettingsConfigDict(

@@ -1,11 +1,12 @@
 """The controller's settings: `MILLRACE_CONTROLLER__` and the name; its rules are the pipeline's declaration."""
 
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from shared.runtime.entry import RuntimeSettings
+from shared.settings import Settings
 
 
-class ControllerSettings(BaseSettings):
+class ControllerSettings(Settings):
     """What may be set of the controller."""
 
     model_config = SettingsConfigDict(

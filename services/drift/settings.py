@@ -1,11 +1,12 @@
 """Settings of the drift service: `MILLRACE_DRIFT__...`."""
 
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from shared.control.loop import ControlSettings
+from shared.settings import Settings
 
 
-class DriftSettings(BaseSettings):
+class DriftSettings(Settings):
     """What the drift worker can be told."""
 
     model_config = SettingsConfigDict(

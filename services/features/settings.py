@@ -1,11 +1,12 @@
 """Settings of the features service: `MILLRACE_FEATURES__...`."""
 
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from shared.runtime.entry import RuntimeSettings
+from shared.settings import Settings
 
 
-class FeaturesSettings(BaseSettings):
+class FeaturesSettings(Settings):
     """What one features worker can be told."""
 
     model_config = SettingsConfigDict(

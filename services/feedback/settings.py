@@ -1,14 +1,15 @@
 """Settings of the feedback service: `MILLRACE_FEEDBACK__...`."""
 
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from shared.runtime.entry import RuntimeSettings
+from shared.settings import Settings
 
 LABELS_IN_A_ROW = 1_000_000
 """Labels without an event are data, and time passing turns all that wait away at once: no reason to stop."""
 
 
-class FeedbackSettings(BaseSettings):
+class FeedbackSettings(Settings):
     """What one feedback worker can be told."""
 
     model_config = SettingsConfigDict(

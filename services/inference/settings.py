@@ -3,12 +3,13 @@
 from typing import Literal
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from shared.runtime.entry import RuntimeSettings
+from shared.settings import Settings
 
 
-class InferenceSettings(BaseSettings):
+class InferenceSettings(Settings):
     """What one inference worker can be told."""
 
     model_config = SettingsConfigDict(

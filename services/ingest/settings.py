@@ -1,13 +1,14 @@
 """Ingest's settings: `MILLRACE_INGEST__` and the name, as in `MILLRACE_INGEST__MAX_HEADERS=16`."""
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from services.ingest.core.spec import Limits
 from shared.runtime.entry import RuntimeSettings
+from shared.settings import Settings
 
 
-class IngestSettings(BaseSettings):
+class IngestSettings(Settings):
     """What may be set of the door; the rules on contents are the pipeline's declaration."""
 
     model_config = SettingsConfigDict(

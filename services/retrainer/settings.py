@@ -3,12 +3,13 @@
 from typing import Literal
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from shared.control.loop import ControlSettings
+from shared.settings import Settings
 
 
-class RetrainerSettings(BaseSettings):
+class RetrainerSettings(Settings):
     """What the retrainer can be told; what it trains, and when, is declared in [policy.retrain]."""
 
     model_config = SettingsConfigDict(
