@@ -68,7 +68,7 @@ def demo(
     live: Annotated[
         bool, typer.Option("--live", help="The applications at --pace, not in lockstep: the clock counts.")
     ] = False,
-    pace: Annotated[float, typer.Option(help="Applications a second with --live.", min=1.0)] = 100.0,
+    pace: Annotated[float, typer.Option(help="Applications a second with --live.", min=1.0)] = 60.0,
     plot: Annotated[
         Path | None, typer.Option(help="PNG of the change; demo.png in the data folder by default.")
     ] = None,
