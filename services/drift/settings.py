@@ -19,5 +19,5 @@ class DriftSettings(Settings):
     """Rows of labeled.v1 after which the state is saved: bounds what is folded again after a restart."""
     snapshot_interval_s: float = 30.0
     """Seconds after which a changed state is saved."""
-    ledger_wait_s: float = 10.0
+    ledger_wait_s: float = 5.0
     """How long the ledger must have stood still for an alarm of a profile not to wait until it passes its time."""
