@@ -14,6 +14,8 @@ from shared.settings import KafkaSettings
 
 BATCH = 5_000
 STALL_S = 60.0
+LEADER_S = 10.0
+LEADERLESS = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 # What one fetch may hold, and what one batch may inflate to: every consumer of Millrace has the same limits,
 # so that what one could not read is not read by another either.
 LIMITS: dict[str, object] = {
@@ -53,12 +55,23 @@ def open_reader(settings: KafkaSettings, **more: object) -> Consumer:
 
 
 def bounds(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
-    """The first offset kept and the offset behind the last one that a committed reader can see."""
-    try:
-        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30.0)
-    except KafkaException as error:
-        raise Retry(f"no offsets of {topic}/{partition}: {error.args[0]}") from error
-    return int(low), int(high)
+    """The first offset kept and the offset behind the last one that a committed reader can see.
+
+    Waits a while for a partition that has no leader yet: it was made just now, or its broker starts.
+
+    Raises:
+        Retry: the broker does not say.
+    """
+    deadline = time.monotonic() + LEADER_S
+    while True:
+        try:
+            low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30.0)
+        except KafkaException as error:
+            if error.args[0].code() in LEADERLESS and time.monotonic() < deadline:
+                time.sleep(LEADER_S / 100)
+                continue
+            raise Retry(f"no offsets of {topic}/{partition}: {error.args[0]}") from error
+        return int(low), int(high)
 
 
 def partitions_of(consumer: Consumer, topic: str) -> list[int]:

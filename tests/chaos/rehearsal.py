@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from schemas import platform_schema
+from services.cli.benching import wait_ready
 from services.cli.checking import Floats, Once, exactly_once, matrix_of, texts
 from services.cli.journey import FULL_SPEED, Journey
 from services.cli.replaying import Pace
@@ -96,6 +97,8 @@ def rehearse(frame: pl.DataFrame, name: str, plan: Plan) -> Outcome:
                 journey.wait_for(journey.topic("predictions.v1"), len(sent), stall_s=60.0)
         except Fatal as stall:
             raise Stalled(f"{stall}\n{whereabouts(journey, sent)}") from stall
+        # Who was killed last may still be starting: it, too, has to say that it is idle.
+        wait_ready(journey)
         journey.rest(SETTLE_S)
     return _outcome(journey, plan, sent, disturbance.killed)
 
