@@ -33,7 +33,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_partition_without_a_leader_is_waited_for(code: int) -> None:
     young = Young(code, 3)
     assert reader.bounds(cast("Consumer", young), "shop.events.v1", 0) == (3, 8)
-    with pytest.raises(Retry, match="no offsets of shop.events.v1/0"):
+    with pytest.raises(Retry, match="no offsets of"):
         reader.bounds(cast("Consumer", Young(code, 10**6)), "shop.events.v1", 0)
 
 
