@@ -23,7 +23,7 @@ from services.retrainer.core.reign import Reign
 from services.retrainer.core.segments import seal
 from services.retrainer.kept import kept_of
 from services.retrainer.ledger import KafkaLedger
-from services.retrainer.outlook import KafkaOutlook
+from services.retrainer.outlook import DriftGroup, KafkaOutlook
 from services.retrainer.releases import ModelsTopic
 from shared.codec.batch import Batch
 from shared.contracts.generated import labeled_schema
@@ -205,6 +205,22 @@ def test_kills_at_any_moment_lose_and_double_nothing(scene: Scene) -> None:
         "propose-labels-299",
         "propose-labels-99",
     ]
+
+
+def test_an_alarm_written_while_it_was_down_is_taken_up(scene: Scene) -> None:
+    """The kept position lies behind what the group acknowledged, and nothing comes that would be folded."""
+    scene.fill(rows_of(scene.pipeline, 60))
+    process = scene.serve()
+    until(lambda: len(scene.ends()) == 1)
+    scene.fill(rows_of(scene.pipeline, 90).take(np.arange(60, 90)))
+    topic, group = LABELED.of(scene.pipeline.name), f"millrace.{scene.pipeline.name}.retrainer"
+    until(lambda: DriftGroup(scene.start.platform.kafka, group, topic).committed() >= 90)
+    process.kill()
+    process.wait()
+    scene.send(DRIFT, drift(80))
+    scene.serve()
+    until(lambda: len(scene.ends()) == 2, 120.0)
+    assert drift(80)["id"] in scene.ends()
 
 
 def _call(*arguments: str) -> tuple[int, dict[str, Any]]:
