@@ -1,11 +1,13 @@
-"""Faust's Kafka driver with three things changed.
+"""Faust's Kafka driver with four things changed.
 
 1. It reads committed records only: upstream's isolation follows the processing guarantee, so that an
    at-least-once app would be given what aborted transactions wrote.
 2. A group's offsets are those that `CommittedConsumer.done` was told. Upstream counts acknowledgements and the
    gaps between them: it stands still for ever at a gap behind offset 0 (a transaction's marker is one), and it
    acknowledges what it skips in a rebalance.
-3. One member of the group has every partition: what a service knows is over all its inputs.
+3. What it dropped while its flow was stopped comes again where nothing is committed yet, too: upstream goes back
+   to the committed offset, and where there is none it stays behind what it dropped.
+4. One member of the group has every partition: what a service knows is over all its inputs.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -90,6 +92,20 @@ class CommittedThread(upstream.AIOKafkaConsumerThread):
             heartbeat_interval_ms=int(conf.broker_heartbeat_interval * 1_000),
             **upstream.credentials_to_aiokafka_auth(conf.broker_credentials, conf.ssl_context),
         )
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Go back to what is committed, to the beginning where that is nothing; the committed offsets."""
+        found: Mapping[TP, int] = await self.call_thread(self._seek_back)
+        return found
+
+    async def _seek_back(self) -> Mapping[TP, int]:
+        consumer = self._ensure_consumer()
+        committed: Mapping[TP, int] = await consumer.seek_to_committed()
+        fresh = [place for place, offset in committed.items() if not offset]
+        if fresh:
+            for place, offset in (await consumer.beginning_offsets(fresh)).items():
+                consumer.seek(place, offset)
+        return committed
 
 
 class CommittedConsumer(upstream.Consumer):

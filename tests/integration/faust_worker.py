@@ -1,19 +1,21 @@
 """A process with one Faust consumer that writes down what it is given: `faust_worker.py TOPIC PIPELINE MODE FILE`.
 
 A value `wait` is held until the file FILE.go appears, `boom`, `fatal` and `refused` raise. Mode `upstream` is
-Faust with its own driver, the negative control.
+Faust with its own driver, the negative control. With PROBE_DROP the flow stops as the first records come.
 """
 
 import asyncio
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from faust.transport.drivers import aiokafka as upstream
 from prometheus_client import CollectorRegistry
 
 from shared.contracts.pipeline import find_pipeline, load_pipeline
 from shared.control.app import make_app
+from shared.control.driver import CommittedConsumer
 from shared.control.loop import Control, ControlSettings
 from shared.errors import Fatal, Refused
 from shared.runtime.entry import Start, guarded
@@ -58,6 +60,23 @@ def controlled(topic: str, pipeline: str, slot: int, file: Path) -> None:
     guarded(control.run)
 
 
+def stop_flow_once() -> None:
+    """Let Faust stop its flow under the first records that were fetched, as a rebalance does."""
+    fetch = CommittedConsumer._wait_next_records
+    stopped = False
+
+    async def fetched(self: CommittedConsumer, timeout: float) -> Any:
+        nonlocal stopped
+        found = await fetch(self, timeout)
+        if found[0] and not stopped:
+            stopped = True
+            self.stop_flow()
+            asyncio.get_running_loop().call_later(1.0, self.resume_flow)
+        return found
+
+    CommittedConsumer._wait_next_records = fetched  # type: ignore[assignment, method-assign]
+
+
 async def plain(topic: str, pipeline: str, file: Path) -> None:
     """The same app with upstream's driver."""
     app = make_app(
@@ -84,4 +103,6 @@ if __name__ == "__main__":
     if mode == "upstream":
         asyncio.run(plain(name, owner, Path(place)))
     else:
+        if "PROBE_DROP" in os.environ:
+            stop_flow_once()
         controlled(name, owner, int(mode), Path(place))

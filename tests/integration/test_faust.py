@@ -108,6 +108,23 @@ def _environment(root: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(root)}
 
 
+@pytest.mark.parametrize("before", [0, 2])
+def test_what_is_dropped_as_the_flow_stops_comes_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    """With an offset committed and without: a topic's first record must not wait for the next restart."""
+    if before:
+        bench.say(*["early"] * before)
+        first = bench.start(file="first")
+        until(lambda: bench.committed() >= before)
+        first.terminate()
+        assert first.wait(30) == 0
+    monkeypatch.setenv("PROBE_DROP", "1")
+    bench.say("alarm")
+    bench.start()
+    until(lambda: "alarm" in bench.values(), 60.0)
+
+
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     kafka = PlatformSettings().kafka
