@@ -35,7 +35,6 @@ WATCH_KEY = "0" * 64
 """Under which step key the fold over the ledger is kept: it is no step's."""
 GAP_ROWS = 50_000
 TURN_S = 0.05
-SAVE_S = 1.0
 
 
 @dataclass(slots=True)
@@ -83,7 +82,6 @@ class Retraining:
         self._raised, self._wait_s = raised, wait_s
         self._turn = asyncio.Lock()
         self._offsets: dict[int, int] = {}
-        self._saved = 0.0
         self.position = Position.load(kept, topic_id)
 
     def offset_of(self, sequence: int) -> int:
@@ -105,9 +103,8 @@ class Retraining:
         self._metrics.sequence.set(state.sequence)
         self._metrics.outcomes.set(state.outcomes)
         await self._follow_up(state.sequence)
-        if raised or time.monotonic() > self._saved + SAVE_S:
-            await asyncio.to_thread(self.position.save, self._kept, self._topic_id)
-            self._saved = time.monotonic()
+        # Before the rows are acknowledged: a start behind them would wait for rows that do not come again.
+        await asyncio.to_thread(self.position.save, self._kept, self._topic_id)
 
     async def alarmed(self, alarms: Records, polled: Polled) -> None:
         """An alarm that triggers, once the ledger has been folded up to it."""
