@@ -22,7 +22,6 @@ from shared.models.signing import KeyFolder
 from shared.runtime.entry import Start
 from shared.runtime.polled import Polled
 from shared.runtime.tables import Table
-from shared.settings import home
 from shared.topics import AUDIT, COMMANDS, MODELS, RUNS
 
 END_OF_RUN = frozenset({"done", "failed", "skipped"})
@@ -55,7 +54,7 @@ class Governance:
 
     def state(self) -> State:
         """Every version as it is now."""
-        trusted = KeyFolder(home() / "keys").trusted()
+        trusted = KeyFolder.of().trusted()
         kafka = self._start.platform.kafka
         return read_state(kafka, self._audit, self._models, self.pipeline.model.name, trusted)
 

@@ -82,7 +82,6 @@ def train_and_announce(pipeline: str, min_rows: int, timeout_s: float, seed: int
     from services.retrainer.releases import ModelsTopic
     from shared.kafka.admin import ensure_topics
     from shared.models.signing import KeyFolder
-    from shared.settings import home
     from shared.store.artefacts import ArtefactStore
 
     _refuse_classes(_declared(pipeline))
@@ -94,7 +93,7 @@ def train_and_announce(pipeline: str, min_rows: int, timeout_s: float, seed: int
     ArtefactStore(start.platform.artefacts_url).put(artefact)
     topic = ModelsTopic(kafka, declared, start.schema_ids)
     numbers = next_numbers(declared.model.name, (each.announcement for each in topic.read()))
-    key = KeyFolder(home() / "keys").signer()
+    key = KeyFolder.of().signer()
     said = announce(artefact, declared.model.name, numbers, key, time.time_ns() // 1_000_000)
     return {
         "name": said.name,
@@ -151,13 +150,12 @@ def listed(pipeline: str) -> list[dict[str, Any]]:
     """The announcements as JSON values, with whether they are trusted here and in the store."""
     from services.retrainer.releases import ModelsTopic
     from shared.models.signing import KeyFolder
-    from shared.settings import home
     from shared.store.artefacts import ArtefactStore
 
     start = _start(pipeline)
     store = ArtefactStore(start.platform.artefacts_url)
     stored = set(store.digests())
-    trusted = KeyFolder(home() / "keys").trusted()
+    trusted = KeyFolder.of().trusted()
     topic = ModelsTopic(start.platform.kafka, start.pipeline, start.schema_ids)
     return [_row(each, trusted, stored) for each in topic.read()]
 

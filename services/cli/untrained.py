@@ -13,7 +13,6 @@ from shared.models.announcement import Announcement
 from shared.models.building import Features
 from shared.models.manifest import Artefact
 from shared.models.signing import KeyFolder
-from shared.settings import home
 from shared.store.artefacts import ArtefactStore
 
 ROWS = 400
@@ -46,7 +45,7 @@ def announce_artefact(journey: Journey, artefact: Artefact) -> Announcement:
     ArtefactStore(platform.artefacts_url).put(artefact)
     topic = ModelsTopic(platform.kafka, pipeline, journey.schema_ids)
     numbers = next_numbers(pipeline.model.name, (each.announcement for each in topic.read()))
-    key = KeyFolder(home() / "keys").signer()
+    key = KeyFolder.of().signer()
     said = announce(artefact, pipeline.model.name, numbers, key, time.time_ns() // 1_000_000)
     topic.write(said)
     return said

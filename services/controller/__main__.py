@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 from schemas import platform_schema
 from services.controller.core.book import Rules
@@ -19,7 +18,7 @@ from shared.runtime.entry import Start, guarded, prepare, run
 from shared.runtime.stage import Stage
 from shared.runtime.tables import Table
 from shared.runtime.unit import Unit
-from shared.settings import PlatformSettings, home
+from shared.settings import PlatformSettings
 from shared.store.artefacts import ArtefactStore
 from shared.topics import AUDIT, COMMANDS, MODELS, REPLAYS, SCORES
 
@@ -40,7 +39,7 @@ def rules_of(pipeline: Pipeline) -> Rules:
 def build(start: Start, settings: ControllerSettings) -> Stage:
     """The stage; its state is read from the log when its partition comes."""
     pipeline, kafka = start.pipeline, start.platform.kafka
-    folder = KeyFolder(Path(settings.keys) if settings.keys else home() / "keys")
+    folder = KeyFolder.of(settings.keys)
     key, trusted = folder.signer(), LiveKeys(folder)
     inputs = Inputs(
         _table(start, COMMANDS.of(pipeline.name), "command"),

@@ -3,7 +3,6 @@
 import argparse
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
@@ -59,7 +58,9 @@ def build(start: Start, slot: int, settings: InferenceSettings) -> Stage:
     metrics = ModelMetrics.on(start.metrics)
     desk = Desk()
     roles = Roles(
-        registry=Registry(pipeline.model.name, pipeline.feature_fingerprint, LiveKeys(_keys(settings))),
+        registry=Registry(
+            pipeline.model.name, pipeline.feature_fingerprint, LiveKeys(KeyFolder.of(settings.keys))
+        ),
         prove=_prover(start, settings),
         recent=lambda: fold.recent,
         tell=_audit(start, slot),
@@ -114,10 +115,6 @@ def _table(start: Start, topic: str, schema: dict[str, object]) -> Table:
 def _audit(start: Start, slot: int) -> AuditTrail:
     topic = AUDIT.of(start.pipeline.name)
     return AuditTrail(start.platform.kafka, topic, frame_prefix(start.schema_ids[topic]), f"inference-{slot}")
-
-
-def _keys(settings: InferenceSettings) -> KeyFolder:
-    return KeyFolder(Path(settings.keys) if settings.keys else home() / "keys")
 
 
 def _prover(start: Start, settings: InferenceSettings) -> Callable[[Announcement, int], LoadedModel]:

@@ -46,7 +46,7 @@ def build(
     labeled = LABELED.of(pipeline.name)
     journal.refresh()
     watched = "drift" in policy.on
-    keys = LiveKeys(KeyFolder(Path(settings.keys) if settings.keys else home() / "keys"))
+    keys = LiveKeys(KeyFolder.of(settings.keys))
     outlook = KafkaOutlook(
         kafka,
         lambda: Reign(pipeline.model.name, pipeline.feature_fingerprint, keys),

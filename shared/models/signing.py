@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from shared.errors import Refused
 from shared.models.announcement import Announcement
 from shared.models.safety import ModelRefused
+from shared.settings import home
 
 TrustedKeys = Mapping[str, Ed25519PublicKey]
 
@@ -65,6 +66,11 @@ class KeyFolder:
     """The keys of one installation."""
 
     path: Path
+
+    @staticmethod
+    def of(setting: str = "") -> "KeyFolder":
+        """The folder that a setting names; `$MILLRACE_HOME/keys` where it names none."""
+        return KeyFolder(Path(setting) if setting else home() / "keys")
 
     def signer(self) -> Ed25519PrivateKey:
         """The private key; made, and trusted, when there is none yet."""
