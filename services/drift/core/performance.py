@@ -140,15 +140,17 @@ class Performance:
         self.reset()
         if "scan" not in self._detectors or len(last) < CHUNK:
             return
-        self._before = Performance(self._classes, 0, self._rows_between["scan"], ("scan",))
+        # They are usual, whatever they hold: nothing is raised over them.
+        self._before = self._scan_alone(quiet=len(last))
         # Of no class: the parts of the new version's rows are its own.
         nothing = np.zeros(len(last))
-        self._before._fold_all(Judged(errors, nothing, nothing, np.full(len(last), -1), sequence))
+        self._before.step(Judged(errors, nothing, nothing, np.full(len(last), -1), sequence))
 
-    def _fold_all(self, rows: Judged) -> None:
-        """Rows that are usual, whatever they hold."""
-        self._wait = len(rows)
-        self.step(rows)
+    def _scan_alone(self, quiet: int = 0) -> "Performance":
+        """The scan with its share of the budget; it raises nothing for the first `quiet` rows."""
+        made = Performance(self._classes, 0, self._rows_between["scan"], ("scan",))
+        made.reset(quiet)
+        return made
 
     def step(self, rows: Judged) -> list[Worse]:
         """Fold rows; what was found, in order. After each alarm all is forgotten and the quiet period begins."""
@@ -321,5 +323,5 @@ class Performance:
         self._kswin.load(state["kswin"])
         self._before = None
         if state.get("before") is not None:
-            self._before = Performance(self._classes, 0, self._rows_between["scan"], ("scan",))
+            self._before = self._scan_alone()
             self._before.load(state["before"])
