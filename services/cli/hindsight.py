@@ -188,7 +188,7 @@ def rehearse(
     assumed: set[int] = set()
     for known, told in in_order(history):
         if begin >= 0 and known < begin:
-            _learn(controller.facts, told)
+            tell(controller.facts, told)
         elif end < 0 or known <= end:
             _tell(controller, told, course, steps)
             assumed |= _assume(controller, course, assumed, told.at)
@@ -217,21 +217,20 @@ def _proposals(entries: Sequence[Entry]) -> dict[str, int]:
     }
 
 
-def _learn(facts: Facts, told: Told) -> None:
+def tell(hearer: Controller | Facts, told: Told) -> None:
+    """Let a controller decide on a record, or the facts alone take note of it."""
     if isinstance(told, Score):
-        facts.score(told)
+        hearer.score(told)
     elif isinstance(told, Word):
-        facts.word(told)
+        hearer.word(told)
     else:
-        facts.command(told)
+        hearer.command(told)
 
 
 def _tell(controller: Controller, told: Told, course: Course, steps: list[Step]) -> None:
     renamed = course.renamed(controller.state)
-    if isinstance(told, Score):
-        controller.score(replace(told, version=renamed.get(told.version, told.version)))
-    elif isinstance(told, Word):
-        controller.word(replace(told, version=renamed.get(told.version, told.version)))
+    if not isinstance(told, Command):
+        tell(controller, replace(told, version=renamed.get(told.version, told.version)))
     elif steps == course.steps[: course.before[told.offset]]:
         controller.command(told)
     else:

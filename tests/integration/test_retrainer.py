@@ -39,7 +39,7 @@ from shared.runtime.tables import Table
 from shared.settings import PlatformSettings, home
 from shared.store.artefacts import ArtefactStore
 from shared.topics import COMMANDS, DRIFT, LABELED, REPLAYS, RUNS, SCORES, Topic
-from tests.unit.retrainer.loops import rows_of, write_declaration
+from tests.unit.retrainer.loops import alarm_record, rows_of, train_command, write_declaration
 from tests.unit.retrainer.test_live import curves, score
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("stack"), pytest.mark.timeout(900)]
@@ -121,34 +121,7 @@ def leave(process: "subprocess.Popen[bytes]") -> None:
 
 
 def drift(sequence: int) -> dict[str, Any]:
-    return {
-        "id": f"performance/adwin/error/{sequence}",
-        "family": "performance",
-        "detector": "adwin",
-        "subject": "error",
-        "sequence": sequence,
-        "order_time": sequence * 1_000,
-        "since_sequence": sequence - 120,
-        "magnitude": 0.2,
-        "threshold": 0.1,
-        "reference": "{}",
-        "current": "{}",
-        "triggers": True,
-        "detail": "the error rose",
-    }
-
-
-def train_command(name: str) -> dict[str, Any]:
-    return {
-        "id": name,
-        "kind": "train",
-        "model_name": "small",
-        "actor": "somebody",
-        "reason": "to see",
-        "evidence": b"",
-        "parameters": "{}",
-        "at": 77,
-    }
+    return alarm_record(f"performance/adwin/error/{sequence}", sequence, sequence - 120)
 
 
 def test_triggers_become_proposals_once_each(scene: Scene) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.cli.hindsight import tell
 from services.controller.core.controller import Controller
 from services.controller.core.records import ACCEPTED, FELL_BACK, REFUSED, Command, Score, Word
 from services.controller.core.state import DECLINED, OBEYED, TRANSITION, Entry, rebuild
@@ -104,13 +105,7 @@ def test_any_history_is_lawful_and_is_had_again_from_its_entries(policy: Any, hi
     controller = Controller(policy)
     controller.bootstrap(digest_of(1), 0)
     for offset, plan in enumerate(history):
-        said = make(plan, offset)
-        if isinstance(said, Command):
-            controller.command(said)
-        elif isinstance(said, Score):
-            controller.score(said)
-        else:
-            controller.word(said)
+        tell(controller, make(plan, offset))
     entries = controller.take()
     announced = [entry.announcement("fraud", "ab" * 32) for entry in entries if entry.kind == TRANSITION]
     lawful(entries, announced)

@@ -6,12 +6,12 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.cli.hindsight import History, Told, rehearse
+from services.cli.hindsight import History, Told, rehearse, tell
 from services.controller.core.book import Rules
 from services.controller.core.controller import Controller
-from services.controller.core.records import ACCEPTED, FELL_BACK, REFUSED, Command, Score, Word
+from services.controller.core.records import ACCEPTED, FELL_BACK, REFUSED, Word
 from tests.property.test_controller import KINDS, POLICIES
-from tests.unit.controller.makers import BETTER, EQUAL, command, digest_of, propose, score
+from tests.unit.controller.makers import BETTER, EQUAL, command, digest_of, history_of, propose, score
 
 WHAT = ["propose", "propose", "accept", "accept", "refuse", "fall", "score", "score", *KINDS]
 
@@ -65,18 +65,8 @@ def lived(policy: Rules, life: list[Plan]) -> History:
     for at, plan in enumerate(life, start=1):
         told = make(plan, at, controller)
         said.append(told)
-        if isinstance(told, Score):
-            controller.score(told)
-        elif isinstance(told, Word):
-            controller.word(told)
-        else:
-            controller.command(told)
-    return History(
-        controller.take(),
-        [each for each in said if isinstance(each, Score)],
-        [each for each in said if isinstance(each, Word)],
-        [each for each in said if isinstance(each, Command)],
-    )
+        tell(controller, told)
+    return history_of(controller.take(), said)
 
 
 @given(st.sampled_from(POLICIES), st.lists(plans, max_size=25), st.integers(-1, 25))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from services.cli.hindsight import History, Told
 from services.controller.core.book import Rules
 from services.controller.core.controller import Controller
 from services.controller.core.records import ACCEPTED, PROPOSE, Command, Score, Word
@@ -136,3 +137,14 @@ def started(asked: Rules | None = None) -> Controller:
 def told(entries: Sequence[Entry]) -> list[str]:
     """Entries as `2 shadow gate.passed`, or `command.refused sequence.changed`."""
     return [f"{e.version} {e.state} {e.reason}" if e.state else f"{e.kind} {e.reason}" for e in entries]
+
+
+def history_of(entries: list[Entry], said: Sequence[Told], alarms: Sequence[dict[str, Any]] = ()) -> History:
+    """The log with these decisions on what was said, each record on its topic."""
+    return History(
+        entries,
+        [each for each in said if isinstance(each, Score)],
+        [each for each in said if isinstance(each, Word)],
+        [each for each in said if isinstance(each, Command)],
+        list(alarms),
+    )

@@ -7,7 +7,7 @@ import pytest
 
 from schemas import FOLDER
 from services.cli.governing import version_rows
-from services.cli.hindsight import History, in_order, rehearse, reigns
+from services.cli.hindsight import History, in_order, rehearse, reigns, tell
 from services.cli.reigns import Carried, When, champion_at, decided, parse_when
 from services.cli.whatif import compared, rules_with
 from services.controller.core.book import Rules
@@ -17,7 +17,7 @@ from services.controller.core.state import TRANSITION
 from shared.contracts.pipeline import load_pipeline
 from shared.errors import Refused
 from shared.models.evidence import pack
-from tests.unit.controller.makers import command, digest_of, evidence, propose, rules, score, told
+from tests.unit.controller.makers import command, digest_of, evidence, history_of, propose, rules, score, told
 
 SLIGHT = pack(evidence(0.5, 0.62, rows=600, seed=9))
 
@@ -43,19 +43,9 @@ def history(asked: Rules, story: list[Score | Word | Command]) -> History:
     fresh = Controller(asked)
     fresh.bootstrap(digest_of(1), 1_000)
     for each in story:
-        if isinstance(each, Score):
-            fresh.score(each)
-        elif isinstance(each, Word):
-            fresh.word(each)
-        else:
-            fresh.command(each)
-    return History(
-        fresh.take(),
-        [each for each in story if isinstance(each, Score)],
-        [each for each in story if isinstance(each, Word)],
-        [each for each in story if isinstance(each, Command)],
-        [{"id": "a", "family": "performance", "sequence": 150, "triggers": True}],
-    )
+        tell(fresh, each)
+    alarm = {"id": "a", "family": "performance", "sequence": 150, "triggers": True}
+    return history_of(fresh.take(), story, [alarm])
 
 
 def test_the_same_policy_decides_the_same_again() -> None:

@@ -301,3 +301,36 @@ class Loop:
 def labels(sequence: int) -> Trigger:
     """A trigger by the number of outcomes."""
     return Trigger(f"labels-{sequence}", "labels", sequence, sequence * 1_000)
+
+
+def alarm_record(name: str, sequence: int, since: int) -> dict[str, Any]:
+    """A record of drift.v1 that asks for a retraining."""
+    return {
+        "id": name,
+        "family": "performance",
+        "detector": "adwin",
+        "subject": "error",
+        "sequence": sequence,
+        "order_time": sequence * 1_000,
+        "since_sequence": since,
+        "magnitude": 0.2,
+        "threshold": 0.1,
+        "reference": "{}",
+        "current": "{}",
+        "triggers": True,
+        "detail": "the error rose",
+    }
+
+
+def train_command(name: str, **parameters: object) -> dict[str, Any]:
+    """A `train` command on commands.v1."""
+    return {
+        "id": name,
+        "kind": "train",
+        "model_name": "small",
+        "actor": "somebody",
+        "reason": "to see",
+        "evidence": b"",
+        "parameters": json.dumps(parameters),
+        "at": 77,
+    }

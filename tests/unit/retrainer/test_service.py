@@ -1,7 +1,6 @@
 """The order of runs follows from ledger and alarms, whichever topic is read faster and whatever is killed."""
 
 import asyncio
-import json
 import random
 import time
 from collections.abc import Sequence
@@ -30,7 +29,17 @@ from shared.control.records import Record, Records, plain
 from shared.runtime.polled import Polled
 from shared.runtime.tables import Table
 from shared.settings import KafkaSettings
-from tests.unit.retrainer.loops import Fuse, Killed, MemoryJournal, MemoryLedger, declared, policy_of, rows_of
+from tests.unit.retrainer.loops import (
+    Fuse,
+    Killed,
+    MemoryJournal,
+    MemoryLedger,
+    alarm_record,
+    declared,
+    policy_of,
+    rows_of,
+    train_command,
+)
 
 PIPELINE = declared()
 ROWS = 1_500
@@ -123,21 +132,7 @@ class Scene:
 
 
 def alarm(sequence: int) -> Record:
-    return {
-        "id": f"alarm-{sequence}",
-        "family": "performance",
-        "detector": "adwin",
-        "subject": "error",
-        "sequence": sequence,
-        "order_time": sequence * 1_000,
-        "since_sequence": sequence - 20,
-        "magnitude": 0.2,
-        "threshold": 0.1,
-        "reference": "{}",
-        "current": "{}",
-        "triggers": True,
-        "detail": "the error rose",
-    }
+    return alarm_record(f"alarm-{sequence}", sequence, sequence - 20)
 
 
 def polled_of(values: Strings, offsets: Sequence[int]) -> Polled:
@@ -207,19 +202,6 @@ def test_an_alarm_that_two_handlers_see_is_skipped_once(tmp_path: Path) -> None:
     assert scene.journal.told("alarm-420") == [("skipped", "done")]
 
 
-def command(name: str, **parameters: object) -> Record:
-    return {
-        "id": name,
-        "kind": "train",
-        "model_name": "small",
-        "actor": "somebody",
-        "reason": "to see",
-        "evidence": b"",
-        "parameters": json.dumps(parameters),
-        "at": 77,
-    }
-
-
 def polled_commands(*commands: Record) -> Polled:
     """Commands between records of the same topic that are none."""
     other = frame_prefix(COMMANDS.schema_id + 1)
@@ -230,13 +212,13 @@ def polled_commands(*commands: Record) -> Polled:
 
 def test_a_record_that_is_no_command_is_passed_over(tmp_path: Path) -> None:
     scene = Scene(tmp_path, Fuse())
-    asyncio.run(scene.service().commanded(COMMANDS, polled_commands(command("by-hand"))))
+    asyncio.run(scene.service().commanded(COMMANDS, polled_commands(train_command("by-hand"))))
     assert [each.id for each in scene.journal.triggers()] == ["by-hand"]
 
 
 def test_and_does_not_hide_what_was_proposed(monkeypatch: pytest.MonkeyPatch) -> None:
     sent = Proposal("propose-by-hand", "small", "0" * 64, "to see", b"", {"kind": "torch"}, 77)
-    topic = [polled_commands(command("by-hand"), command_of(sent))]
+    topic = [polled_commands(train_command("by-hand"), command_of(sent))]
     monkeypatch.setattr("services.retrainer.propose.read_topic", lambda *_: topic)
     proposals = KafkaProposals(KafkaSettings(), COMMANDS, cast("Publisher", None))
     assert proposals.find(sent.id, 0) == sent
