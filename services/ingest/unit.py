@@ -155,10 +155,10 @@ class IngestUnit:
                 is_idle = False
             if not self._in_order:
                 if read or not is_idle:
-                    said.append((0, IDLE, queue))
+                    said.append((NEVER, IDLE, queue))
             elif source.clock.idle(now_ms, replaying):
                 if not is_idle:
-                    said.append((0, IDLE, queue))
+                    said.append((NEVER, IDLE, queue))
             elif is_idle:
                 said.append((NEVER, PROGRESS, queue))
         return _said_rows(said)

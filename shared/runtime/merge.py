@@ -70,26 +70,22 @@ def _merge(  # noqa: C901 - one loop, kept whole for the compiler
     for row in range(time.size):
         s = source[row]
         if row >= held:
-            if kind[row] == IDLE:
+            idle[s] = 1 if kind[row] == IDLE else 0
+            if kind[row] >= PROGRESS:
                 # An idle source has come somewhere too: whether it said so before must leave no trace.
-                idle[s] = 1
                 marks[s] = max(marks[s], time[row])
+                # A source that has come somewhere without a row must not hold up those who wait for it.
+                frontier[1] = max(frontier[1], time[row])
+            elif time[row] < frontier[0]:
+                late[row] = 1
+                marks[s] = max(marks[s], time[row])
+                time[row] = frontier[0]
+                order[out] = row
+                out += 1
+                continue
             else:
-                idle[s] = 0
-                if kind[row] >= PROGRESS:
-                    marks[s] = max(marks[s], time[row])
-                    # A source that has come somewhere without a row must not hold up those who wait for it.
-                    frontier[1] = max(frontier[1], time[row])
-                elif time[row] < frontier[0]:
-                    late[row] = 1
-                    marks[s] = max(marks[s], time[row])
-                    time[row] = frontier[0]
-                    order[out] = row
-                    out += 1
-                    continue
-                else:
-                    time[row] = max(time[row], marks[s])
-                    marks[s] = time[row]
+                time[row] = max(time[row], marks[s])
+                marks[s] = time[row]
         if kind[row] < PROGRESS:
             if head[s] < 0:
                 head[s] = row

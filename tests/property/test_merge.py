@@ -35,6 +35,7 @@ class Naive:
         if kind == IDLE:
             self.idle.add(source)
             self.marks[source] = max(self.marks.get(source, NEVER), time)
+            self.newest = max(self.newest, time)
         else:
             self.idle.discard(source)
             mark = self.marks.get(source, NEVER)
@@ -87,12 +88,19 @@ def fold(merge: Merge, found: list[Row], cuts: list[int]) -> list[tuple[int, int
     return out
 
 
-def test_going_idle_at_once_or_after_a_word_is_the_same() -> None:
-    words: list[list[Row]] = [[(IDLE, 0, 7, 0)], [(PROGRESS, 0, 7, 0), (IDLE, 0, 7, 1)]]
-    one, other = Merge(2), Merge(2)
-    one.push(batch(words[0]))
-    other.push(batch(words[1]))
+@given(rows)
+def test_going_idle_at_once_or_after_a_word_is_the_same(found: list[Row]) -> None:
+    words = [
+        part
+        for kind, source, time, offset in found
+        for part in ([(PROGRESS, source, time, offset)] if kind == IDLE else [])
+        + [(kind, source, time, offset)]
+    ]
+    one, other = Merge(3), Merge(3)
+    assert fold(one, found, []) == fold(other, words, [])
     assert one.marks.tolist() == other.marks.tolist()
+    assert one.idle.tolist() == other.idle.tolist()
+    assert one.frontiers.tolist() == other.frontiers.tolist()
 
 
 def test_a_source_without_rows_passes_on_where_it_has_come_to() -> None:
