@@ -157,7 +157,9 @@ class Replay:
         self._said_to = 0
         self._settled_at = time.monotonic()
         self._failure: str | None = None
-        self._producer = Producer({**replay_config(kafka), "error_cb": self._error, "log_level": 3})
+        self._complaint = ""
+        # A broker that is away for a while is no news for the terminal: what it came to is, in the error.
+        self._producer = Producer({**replay_config(kafka), "error_cb": self._error, "log_level": 2})
 
     def run(self) -> Summary:
         """Send everything; returns once the broker has acknowledged it and the replay is closed.
@@ -296,7 +298,7 @@ class Replay:
                 return self._producer.produce(*record)
             except BufferError as full:
                 if time.monotonic() > deadline:
-                    raise Retry(f"the broker has made no room for {FLUSH_S:.0f} s; is it running?") from full
+                    raise Retry(self._no_answer("made no room")) from full
                 self._producer.poll(0.1)
             except KafkaException as failure:
                 raise Retry(f"a record was not taken: {failure.args[0]}") from failure
@@ -346,18 +348,23 @@ class Replay:
 
     def _flush(self) -> None:
         if self._producer.flush(FLUSH_S):
-            raise Retry("the broker did not take the replay's first word; is it running?")
+            raise Retry(self._no_answer("not taken the replay's word"))
         self._check()
 
     def _error(self, error: KafkaError) -> None:
+        self._complaint = error.str()
         if error.fatal():
             self._failure = str(error)
+
+    def _no_answer(self, what: str) -> str:
+        heard = f" (the client's last word: {self._complaint})" if self._complaint else ""
+        return f"the broker has {what} for {FLUSH_S:.0f} s{heard}; is it running?"
 
     def _check_pulse(self) -> None:
         if not self._open:
             self._settled_at = time.monotonic()
         elif time.monotonic() - self._settled_at > FLUSH_S:
-            raise Retry(f"the broker has acknowledged nothing for {FLUSH_S:.0f} s; is it running?")
+            raise Retry(self._no_answer("acknowledged nothing"))
 
     def _check(self) -> None:
         if self._failure is not None:

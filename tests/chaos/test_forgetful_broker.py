@@ -108,6 +108,17 @@ def test_a_queue_that_stays_full_ends_the_replay(monkeypatch: pytest.MonkeyPatch
             blocked._send(0, ROWS)
 
 
+def test_a_broker_that_is_away_is_told_of_in_the_error_alone(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(replaying, "FLUSH_S", 1.0)
+    with ForgetfulBroker() as broker:
+        left = replay(broker)
+    with pytest.raises(Retry, match=r"not taken the replay's word.*(refused|down).*is it running"):
+        left._declare("OPEN")
+    assert capfd.readouterr().err == ""
+
+
 def send_in_chunks(replay: Replay, size: int) -> None:
     with replay._announced():
         for begin in range(0, ROWS, size):
