@@ -119,7 +119,7 @@ PROFILES = Topic(
     "profiles.v1",
     "unit",
     "platform/profile",
-    ("features",),
+    ("features", "feedback"),
     ("drift", "console"),
     partitioned=False,
     compression="gzip",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from services.drift.core.records import LabeledRows, ProfileColumn, ProfileRow
+from services.drift.core.records import FEATURES, LabeledRows, ProfileColumn, ProfileRow
 from shared.codec.batch import Batch, Column, Floats, Mask
 from shared.control.records import Record
 from shared.errors import Fatal
@@ -53,7 +53,7 @@ def probabilities(column: Column, classes: int) -> Floats:
 
 
 def profile_row(record: Record) -> ProfileRow:
-    """A record of profiles.v1."""
+    """A record of profiles.v1, as it is read or as it is written, where fields with defaults may be left out."""
     columns = tuple(
         ProfileColumn(
             np.array(column["buckets"], np.int64),
@@ -73,4 +73,6 @@ def profile_row(record: Record) -> ProfileRow:
         record["order_time"],
         tuple(record["names"]),
         columns,
+        record.get("of", FEATURES),
+        record.get("model_version", 0),
     )

@@ -39,6 +39,7 @@ from shared.settings import KafkaSettings
 UNIT = 0
 ANYWHERE = 1 << 62
 TURN_S = 0.02
+_PROFILES = "profiles|"
 
 
 class Core(Protocol):
@@ -80,11 +81,13 @@ class Topics:
 
 @dataclass(slots=True)
 class Place:
-    """Where a state stands: the next offset of each topic, the next sequence, each unit's next profile."""
+    """Where a state stands: the next offset of each topic, the next sequence, and the next profile of each unit's
+    features and answers.
+    """
 
     next_offsets: dict[str, int] = field(default_factory=dict)
     sequence: int = 0
-    profiles: dict[int, int] = field(default_factory=dict)
+    profiles: dict[str, dict[int, int]] = field(default_factory=dict)
 
 
 class Folding:
@@ -150,24 +153,27 @@ class Folding:
         return self.core.labeled(labeled_rows(batch, self._features, self._classes))
 
     def _profile(self, record: Record) -> list[Alarm]:
-        unit, number = record["unit"], record["number"]
-        wanted = self.place.profiles.get(unit, number)
+        unit, number, kind = record["unit"], record["number"], record["of"]
+        told = self.place.profiles.setdefault(kind, {})
+        wanted = told.get(unit, number)
         if number != wanted:
             raise Fatal(
-                f"{self._topics.profiles.topic} goes on with profile {number} of unit {unit} where {wanted} must "
-                "stand: records are gone, or somebody else writes there"
+                f"{self._topics.profiles.topic} goes on with profile {number} of unit {unit}'s {kind} "
+                f"where {wanted} must stand: records are gone, or somebody else writes there"
             )
-        self.place.profiles[unit] = number + 1
+        told[unit] = number + 1
         return self.core.profile(profile_row(record))
 
     def snapshot(self, ids: dict[str, str]) -> Snapshot:
         """State and place; `ids` are those of the topics read."""
         state = self.core.snapshot()
-        units = sorted(self.place.profiles.items())
         arrays: Arrays = {
             "state": np.frombuffer(state, np.uint8),
             "sequence": np.array([self.place.sequence], np.int64),
-            "profiles": np.array(units, np.int64).reshape(-1, 2),
+            **{
+                f"{_PROFILES}{kind}": np.array(sorted(told.items()), np.int64).reshape(-1, 2)
+                for kind, told in self.place.profiles.items()
+            },
         }
         return Snapshot(dict(self.place.next_offsets), hashlib.sha256(state).hexdigest(), arrays, ids)
 
@@ -175,7 +181,11 @@ class Folding:
         """Take up a snapshot."""
         arrays = snapshot.arrays
         self.core.restore(arrays["state"].tobytes())
-        profiles = {int(unit): int(number) for unit, number in arrays["profiles"]}
+        profiles = {
+            name.removeprefix(_PROFILES): {int(unit): int(number) for unit, number in array}
+            for name, array in arrays.items()
+            if name.startswith(_PROFILES)
+        }
         self.place = Place(dict(snapshot.next_offsets), int(arrays["sequence"][0]), profiles)
 
 

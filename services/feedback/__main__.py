@@ -9,13 +9,25 @@ from services.feedback.settings import FeedbackSettings
 from services.feedback.unit import JoinTables, JoinUnit, label_table
 from shared.contracts.generated import accepted_schema, features_schema, joined_schema, labeled_schema
 from shared.contracts.pipeline import find_pipeline, load_pipeline
+from shared.control.records import Records
 from shared.kafka.columns import Reads
 from shared.runtime.entry import Start, guarded, prepare, run
 from shared.runtime.stage import Stage
 from shared.runtime.tables import Table
 from shared.runtime.unit import Unit
 from shared.settings import PlatformSettings
-from shared.topics import ACCEPTED, FEATURES, JOINED, LABELED, LABELS, PREDICTIONS, SCORES, SHADOWS, Topic
+from shared.topics import (
+    ACCEPTED,
+    FEATURES,
+    JOINED,
+    LABELED,
+    LABELS,
+    PREDICTIONS,
+    PROFILES,
+    SCORES,
+    SHADOWS,
+    Topic,
+)
 
 STAGES = ("join", "score")
 
@@ -36,6 +48,7 @@ def _join(start: Start) -> Stage:
         _table(start, SHADOWS, prediction),
         _table(start, JOINED, joined_schema(pipeline)),
         label_table(pipeline, start.schema_ids[LABELS.of(pipeline.name)]),
+        Records.of(PROFILES, pipeline.name, start.schema_ids) if pipeline.loops else None,
     )
     metrics = JoinMetrics.on(start.metrics)
 

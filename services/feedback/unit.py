@@ -1,26 +1,35 @@
-"""One partition number of the join: four topics in, joined.v1 and dead letters out."""
+"""One partition number of the join: four topics in, joined.v1, profiles of answers and dead letters out."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from services.feedback.core.answers import AnswerProfiles
 from services.feedback.core.join import JoinFold, Turned
 from services.feedback.core.reasons import REASONS
 from services.feedback.core.spec import JoinSpec
+from shared.codec.arrays import digest_of
 from shared.codec.batch import Batch, Column
 from shared.codec.frame import split_frames
 from shared.contracts.pipeline import Pipeline
+from shared.control.records import Record, Records
 from shared.runtime.merge import NEVER
 from shared.runtime.polled import Polled
 from shared.runtime.tables import ProgressWriter, Table, empty_rows
 from shared.runtime.unit import Arrays, DeadLetter, Emission, Out
 from shared.topics import LABELS
 
+_PROFILE = "profile|"
+
 
 @dataclass(frozen=True, slots=True)
 class JoinTables:
-    """The topics of the join; `labels` is labels.v1 by its pinned schema, for dead letters."""
+    """The topics of the join; `labels` is labels.v1 by its pinned schema, for dead letters.
+
+    `profiles` is none where nobody watches the answers.
+    """
 
     accepted: Table
     features: Table
@@ -28,6 +37,7 @@ class JoinTables:
     shadows: Table
     joined: Table
     labels: Table
+    profiles: Records | None = None
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -46,6 +56,8 @@ class JoinUnit:
         self._number, self._tables = number, tables
         self.fold = JoinFold(JoinSpec.of(pipeline), number)
         self._key = pipeline.event.key
+        every = pipeline.policy.drift.profile_rows
+        self._answers = None if tables.profiles is None else AnswerProfiles(number, every)
         self._tell = ProgressWriter(tables.joined, number, copies=1)
         self._told: tuple[int, bool] | None = None
         self._held: Mapping[str, int] = {}
@@ -54,11 +66,13 @@ class JoinUnit:
         """Take what was read, and say what follows from it."""
         if not polled:
             return Emission()
-        self._take(polled)
+        profiles = self._take(polled)
         step = self.fold.step()
         emission = Emission(next_offsets={part.topic: int(part.offsets[-1]) + 1 for part in polled})
         if step.outcomes:
-            emission.outs = [self._out(Batch.concat(step.outcomes))]
+            emission.outs.append(self._out(Batch.concat(step.outcomes)))
+        if profiles and self._tables.profiles is not None:
+            emission.outs.append(self._tables.profiles.out([(str(self._number), each) for each in profiles]))
         for turned in step.turned:
             emission.dead += self._letters(turned)
         emission.good = max(0, step.passed - len(emission.dead))
@@ -76,17 +90,23 @@ class JoinUnit:
             self._take(polled)
             self.fold.step()
 
-    def _take(self, polled: Sequence[Polled]) -> None:
+    def _take(self, polled: Sequence[Polled]) -> list[Record]:
+        """Take in what was read; the profiles of answers that it fills."""
         tables, fold = self._tables, self.fold
+        profiles: list[Record] = []
         for part in polled:
             if part.topic == tables.accepted.topic:
                 fold.take_accepted(tables.accepted.read(part).having(key=Column(part.keys, ~part.key_null)))
             elif part.topic == tables.features.topic:
                 fold.take_vectors(tables.features.read(part))
             elif part.topic == tables.predictions.topic:
-                fold.take_answers(_answers(tables.predictions, part), part.offsets)
+                answers = _answers(tables.predictions, part)
+                fold.take_answers(answers, part.offsets)
+                if self._answers is not None:
+                    profiles += self._answers.step(answers)
             else:
                 fold.take_shadows(_answers(tables.shadows, part), part.offsets)
+        return profiles
 
     def _out(self, outcomes: Batch) -> Out:
         table, rows = self._tables.joined, outcomes.rows
@@ -140,17 +160,24 @@ class JoinUnit:
         return self._held
 
     def snapshot(self) -> Arrays:
-        """The book, and the accepted rows that wait."""
-        return self.fold.snapshot()
+        """The book, the accepted rows that wait, and the profile of answers under way."""
+        profile = {} if self._answers is None else self._answers.snapshot()
+        return {**self.fold.snapshot(), **{f"{_PROFILE}{name}": array for name, array in profile.items()}}
 
     def restore(self, arrays: Arrays) -> None:
-        """Take up the state that `snapshot` gave."""
-        self.fold.restore(arrays)
+        """Take up the state that `snapshot` gave, here or before answers were profiled."""
+        own = {n.removeprefix(_PROFILE): array for n, array in arrays.items() if n.startswith(_PROFILE)}
+        self.fold.restore({n: array for n, array in arrays.items() if not n.startswith(_PROFILE)})
+        if own and self._answers is not None:
+            self._answers.restore(own)
         self._told = None
 
     def digest(self) -> str:
         """sha256 over the state's meaning."""
-        return self.fold.digest()
+        if self._answers is None:
+            return self.fold.digest()
+        profile = digest_of(self._answers.snapshot())
+        return hashlib.sha256(f"{self.fold.digest()} {profile}".encode()).hexdigest()
 
 
 def _answers(table: Table, polled: Polled) -> Batch:

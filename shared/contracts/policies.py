@@ -87,7 +87,7 @@ class DriftPolicy(Table):
     )
     reference: int = Field(1_000, ge=100, description="outcomes that say what is usual", examples=[1000])
     profile_rows: int = Field(
-        1_000, ge=100, le=1_000_000, description="vectors in one profile", examples=[1000]
+        1_000, ge=100, le=1_000_000, description="vectors, or answers, in one profile", examples=[1000]
     )
 
 

@@ -6,16 +6,18 @@ Run: `python -m tests.bench.bench_drift [SEEDS [STATIONARY_EVENTS]]`; prints the
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from services.drift.core.calibration import SAFETY
 from services.drift.core.monitor import FAMILY_SHARES, Monitor, judge
 from services.drift.core.performance import SHARES, Performance
-from services.drift.core.records import LabeledRows, ProfileColumn, ProfileRow
-from services.features.core.profile import Profiler
+from services.drift.core.records import ANSWERS, LabeledRows, ProfileRow
+from services.drift.rows import profile_row
+from services.feedback.core.answers import NAMES, log_odds
 from shared.contracts.policies import DriftPolicy
+from shared.profiling import Profiler
 from tests.bench.drift_streams import CALM, TRAIN, Case, Served, cases, rows_of, stream
 
 POLICY = DriftPolicy()
@@ -36,27 +38,34 @@ def alone(name: str, classes: int) -> Performance:
     return Performance(classes, POLICY.quiet, rows, (name,))
 
 
-def profiles_of(profiler: Profiler, rows: LabeledRows) -> Iterator[ProfileRow]:
-    """What the features service would say of these vectors."""
-    for record in profiler.step(rows.features, rows.order_time):
-        columns = tuple(
-            ProfileColumn(np.array(c["buckets"], np.int64), np.array(c["counts"], np.int64), c["zeros"],
-                          c["missing"], c["minimum"], c["maximum"])
-            for c in record["columns"]
-        )  # fmt: skip
-        yield ProfileRow(**{**record, "names": tuple(record["names"]), "columns": columns})
+class Profiled:
+    """What the features service and feedback would say of these vectors and answers."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._features, self._answers = (
+            Profiler(0, columns, np.full(len(columns), np.nan), POLICY.profile_rows)
+            for columns in (names, NAMES)
+        )
+
+    def step(self, rows: LabeledRows) -> list[ProfileRow]:
+        """The profiles that these rows fill."""
+        said = np.stack([log_odds(rows.score), rows.predicted_class.astype(np.float64)], axis=1)
+        return [profile_row(each) for each in self._features.step(rows.features, rows.order_time)] + [
+            profile_row({**each, "of": ANSWERS, "model_version": int(rows.model_version[-1])})
+            for each in self._answers.step(said, rows.order_time)
+        ]
 
 
 def alarms(rows: LabeledRows, classes: int) -> dict[str, list[tuple[int, int]]]:
     """(sequence, since) of all alarms: of the monitor by family and detector, and of each detector by itself."""
     names = [f"f{i}" for i in range(rows.features.shape[1])]
     monitor = Monitor(POLICY, names, classes)
-    profiler = Profiler(0, names, np.full(len(names), np.nan), POLICY.profile_rows)
+    profiled = Profiled(names)
     found: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for start in range(0, len(rows), BATCH):
         part = rows.take(slice(start, start + BATCH))
         raised = monitor.labeled(part)
-        for profile in profiles_of(profiler, part):
+        for profile in profiled.step(part):
             raised += monitor.profile(profile)
         for alarm in raised:
             entry = (alarm.sequence, alarm.since_sequence)

@@ -1,6 +1,7 @@
 """Feedback on the real broker: killed again and again it leaves the one ledger that the logs allow."""
 
 import random
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,18 @@ from services.feedback.score_unit import ScoreUnit
 from services.stack.endpoints import Endpoints
 from shared.codec.batch import Batch, Strings
 from shared.contracts.generated import labeled_schema
+from shared.control.records import Record, Records
+from shared.kafka.reader import read_topic
 from shared.kafka.transactions import producer_config
 from shared.runtime.polled import Polled
 from shared.runtime.tables import Table
-from shared.topics import DLQ, LABELED, SCORES
+from shared.topics import DLQ, LABELED, PROFILES, SCORES
 from tests.unit.contracts import texts
-from tests.unit.feedback.makers import LABEL, Logs, shop_toml
+from tests.unit.feedback.makers import LABEL, Logs, profiles, shop_toml, values_of
 
 pytestmark = pytest.mark.integration
 EVENTS, PIECES = 400, 4
-POLICY = "[policy.scores]\nwindow = 50\nevery = 20\n"
+POLICY = "[policy.scores]\nwindow = 50\nevery = 20\n[policy.retrain]\n[policy.drift]\nprofile_rows = 100\n"
 EXACT = ("sequence", "order_time", "kind", "label_class", "previous_class", "event_partition", "event_offset",
          "label_offset", "vector_offset", "prediction_offset", "score", "features.SPENT")  # fmt: skip
 SCORED = ("sequence", "value", "rows", "total", "coverage")
@@ -68,15 +71,19 @@ def _logs(journey: Journey, partition: int) -> Logs:
     return logs
 
 
-def _expected(journey: Journey, logs: list[Logs]) -> tuple[Batch, Batch, int]:
-    """The ledger, its figures, and the number of dead letters, folded in this process."""
+def _expected(journey: Journey, logs: list[Logs]) -> tuple[Batch, Batch, list[Record], int]:
+    """The ledger, its figures, the profiles of answers and the number of dead letters, folded in this process."""
     labeled = Table.of("labeled", 1, labeled_schema(journey.pipeline))
     scores = Table.of("scores", 2, platform_schema("score"))
-    values, dead = [], 0
+    values: list[bytes] = []
+    told: list[Record] = []
+    dead = 0
     for number, own in enumerate(logs):
         unit = own.unit(number)
         emission = unit.step(own.all(), 0)
-        values += [v for out in (*emission.outs, *unit.progress()) for v in out.values.to_list()]
+        values += values_of(emission, own.made.joined.topic)
+        values += [value for out in unit.progress() for value in out.values.to_list()]
+        told += profiles(own, emission)
         dead += len(emission.dead)
     score = ScoreUnit(journey.pipeline, logs[0].made.joined, labeled, scores)
     outs = score.step([_polled(logs[0].made.joined.topic, values)], 0).outs
@@ -84,7 +91,7 @@ def _expected(journey: Journey, logs: list[Logs]) -> tuple[Batch, Batch, int]:
         table.read(_polled(table.topic, out.values.to_list()))
         for table, out in zip((labeled, scores), outs, strict=True)
     )
-    return ledger, figures, dead
+    return ledger, figures, told, dead
 
 
 def _polled(topic: str, values: list[bytes]) -> Polled:
@@ -109,7 +116,8 @@ def _columns(rows: Batch, names: tuple[str, ...]) -> list[tuple[Any, ...]]:
 
 def test_kills_neither_lose_nor_double_nor_reorder_an_outcome(journey: Journey) -> None:
     logs = [_logs(journey, partition) for partition in range(journey.pipeline.partitions)]
-    ledger, figures, dead = _expected(journey, logs)
+    ledger, figures, answered, dead = _expected(journey, logs)
+    assert len(answered) >= 2 * journey.pipeline.partitions
     assert ledger.rows > EVENTS
     assert {"LABEL", "LATE", "CORRECTION"} <= {
         ("LABEL", "MISSING", "LATE", "CORRECTION")[k] for k in ledger["kind"].array.tolist()
@@ -124,6 +132,7 @@ def test_kills_neither_lose_nor_double_nor_reorder_an_outcome(journey: Journey) 
         journey.wait_for(LABELED.of(name), ledger.rows)
         journey.wait_for(SCORES.of(name), figures.rows)
         journey.wait_for(DLQ.of(name), dead)
+        journey.wait_for(PROFILES.of(name), len(answered))
     schema = labeled_schema(journey.pipeline)
     found = journey.rows(LABELED.of(name), schema, EXACT)
     assert _columns(found, EXACT) == _columns(ledger, EXACT)
@@ -132,3 +141,9 @@ def test_kills_neither_lose_nor_double_nor_reorder_an_outcome(journey: Journey) 
     assert _columns(said, SCORED) == _columns(figures, SCORED)
     letters = journey.rows(DLQ.of(name), platform_schema("dead_letter"), ("offset", "partition"))
     assert letters.rows == dead
+    records = Records.of(PROFILES, name, journey.schema_ids)
+    stand = [
+        each for part in read_topic(journey.platform.kafka, records.topic) for each in records.read(part)
+    ]
+    place = itemgetter("unit", "number")
+    assert sorted(stand, key=place) == sorted(answered, key=place)

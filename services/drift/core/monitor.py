@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from services.drift.core.answers import Answers
 from services.drift.core.calibration import SAFETY
 from services.drift.core.clock import Clock
 from services.drift.core.joint import Apart, Joint
 from services.drift.core.performance import Judged, Performance, Worse
-from services.drift.core.profiles import Profiles
-from services.drift.core.records import MISSING, Alarm, LabeledRows, ProfileRow
+from services.drift.core.profiles import Moved, Profiles
+from services.drift.core.records import ANSWERS, MISSING, Alarm, LabeledRows, ProfileRow
 from services.drift.core.scores import Prediction, Shift
 from services.drift.core.serving import Serving
 from services.drift.core.state import pack, unpack
@@ -48,12 +49,15 @@ class Monitor:
         between = {family: rows * total / FAMILY_SHARES[family] for family in policy.families}
         self._performance: Performance | None = None
         self._prediction: Prediction | None = None
+        self._answers: Answers | None = None
         self._joint: Joint | None = None
         self._profiles: Profiles | None = None
         if "performance" in between:
             self._performance = Performance(classes, policy.quiet, between["performance"])
         if "prediction" in between:
-            self._prediction = Prediction(classes, policy.reference, policy.quiet, between["prediction"])
+            half = 2 * between["prediction"]
+            self._prediction = Prediction(classes, policy.reference, policy.quiet, half)
+            self._answers = Answers(classes, policy.reference, half)
         if "data" in between:
             half = 2 * between["data"]
             self._joint = Joint(len(self._names), policy.reference, half)
@@ -140,27 +144,30 @@ class Monitor:
 
     def profile(self, row: ProfileRow) -> list[Alarm]:
         """Fold one profile; the alarms it raises. They are final once `dated` where `passed` holds."""
-        if self._profiles is None:
-            return []
+        if row.of == ANSWERS:
+            found = [] if self._answers is None else self._answers.step(row)
+            return [self._moved("prediction", each, row) for each in found]
+        found = [] if self._profiles is None else self._profiles.step(row)
+        return [self._moved("data", each, row) for each in found]
+
+    def _moved(self, family: str, moved: Moved, row: ProfileRow) -> Alarm:
+        """An alarm raised by a profile."""
         sequence = self._clock.newest(row.order_time)
-        return [
-            Alarm(
-                "data",
-                moved.detector,
-                moved.subject,
-                sequence,
-                row.order_time,
-                sequence,
-                moved.statistic,
-                moved.threshold,
-                moved.reference,
-                moved.current,
-                "data" in self._triggers,
-                moved.detail,
-                f"{row.unit}.{row.number}",
-            )
-            for moved in self._profiles.step(row)
-        ]
+        return Alarm(
+            family,
+            moved.detector,
+            moved.subject,
+            sequence,
+            row.order_time,
+            sequence,
+            moved.statistic,
+            moved.threshold,
+            moved.reference,
+            moved.current,
+            family in self._triggers,
+            moved.detail,
+            f"{row.unit}.{row.number}",
+        )
 
     def passed(self, order_time: int) -> bool:
         """Whether an outcome beyond that time is known: none that comes can date an alarm of that time anew."""
@@ -171,11 +178,12 @@ class Monitor:
         sequence = self._clock.newest(alarm.order_time)
         return replace(alarm, sequence=sequence, since_sequence=sequence)
 
-    def _families(self) -> dict[str, Performance | Prediction | Joint | Profiles]:
+    def _families(self) -> dict[str, Performance | Prediction | Answers | Joint | Profiles]:
         """The parts that have a state."""
         parts = {
             "performance": self._performance,
             "prediction": self._prediction,
+            "answers": self._answers,
             "joint": self._joint,
             "profiles": self._profiles,
         }

@@ -17,6 +17,7 @@ from services.drift.core.histograms import (
 )
 from services.drift.core.kernels import Ints
 from services.drift.core.records import ProfileColumn, ProfileRow
+from shared.profiling import bucket, edge
 
 GROUPS = 10
 LEAST_PROFILES = 3
@@ -29,23 +30,6 @@ MOST_ALARMS = 10
 """Alarms of one profile, the furthest moved features: when all of sixty move, ten say so."""
 TESTS = 7
 """Tests a feature: psi, jensen_shannon, zeros, missing, range below and above, unseen categories."""
-_LOW_BITS = 50
-
-
-def bucket(value: float) -> int:
-    """The bucket of a value, as the features service counts it.
-
-    >>> bucket(1.0), bucket(-1.0), bucket(0.0), bucket(1.3) - bucket(1.0)
-    (4092, -4092, 0, 1)
-    """
-    size = int(np.float64(abs(value)).view(np.int64)) >> _LOW_BITS
-    return -size if value < 0 else size
-
-
-def edge(place: int) -> float:
-    """The value of least magnitude in a bucket."""
-    size = float(np.int64(abs(place) << _LOW_BITS).view(np.float64))
-    return -size if place < 0 else size
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +96,7 @@ class Past:
     def add(self, column: ProfileColumn, rows: int) -> None:
         """Take a profile in; how far it lies from those before says how noisy profiles of this feature are."""
         if self.rows:
-            before, now = self.aligned(column)
+            _, before, now = self.aligned(column)
             cuts = quantile_groups(before, GROUPS)
             before, now = _grouped(before, cuts), _grouped(now, cuts)
             some = (before + now) > 0
@@ -131,13 +115,14 @@ class Past:
         """How much more profiles of this feature vary than independent rows would, at least 1."""
         return max(1.0, self.spread / self.degrees) if self.degrees else 1.0
 
-    def aligned(self, column: ProfileColumn) -> tuple[Ints, Ints]:
-        """Counts of past and column over the buckets of both, ascending."""
+    def aligned(self, column: ProfileColumn) -> tuple[list[int], Ints, Ints]:
+        """The buckets of past and column, ascending, and the counts of each over them."""
         now = dict(zip(column.buckets.tolist(), column.counts.tolist(), strict=True))
         if column.zeros:
             now[0] = now.get(0, 0) + column.zeros
         places = sorted(self.counts.keys() | now.keys())
         return (
+            places,
             np.array([self.counts.get(place, 0) for place in places], np.int64),
             np.array([now.get(place, 0) for place in places], np.int64),
         )
@@ -194,13 +179,14 @@ class Profiles:
         self._units[row.unit] = count, past
         return sorted(moved, key=lambda each: -each.statistic / each.threshold)[:MOST_ALARMS]
 
+    def forget(self, unit: int) -> None:
+        """Let what is usual in a unit begin anew."""
+        self._units.pop(unit, None)
+
     def _tests(
         self, name: str, past: Past, column: ProfileColumn, rows: int, probability: float
     ) -> list[Moved]:
-        whole, now = past.aligned(column)
-        cuts = quantile_groups(whole, GROUPS)
-        before, after = _grouped(whole, cuts), _grouped(now, cuts)
-        evidence = self._evidence(past, column, cuts, before, after)
+        before, after, evidence = self._compared(past, column)
         limit = past.inflation * chance(len(before), int(before.sum()), int(after.sum()), probability)
         found: list[tuple[str, float, float, str]] = [
             ("psi", psi(before, after), limit, "its distribution moved"),
@@ -258,14 +244,21 @@ class Profiles:
             )
         ]
 
-    def _evidence(
-        self, past: Past, column: ProfileColumn, cuts: Ints, before: Ints, after: Ints
-    ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        places = sorted(past.counts.keys() | set(column.buckets.tolist()) | ({0} if column.zeros else set()))
+    def _compared(
+        self, past: Past, column: ProfileColumn
+    ) -> tuple[Ints, Ints, tuple[Mapping[str, Any], Mapping[str, Any]]]:
+        """Counts of past and column in bins of equal count of the past, and the same as evidence."""
+        places, whole, now = past.aligned(column)
+        cuts = quantile_groups(whole, GROUPS)
+        before, after = _grouped(whole, cuts), _grouped(now, cuts)
         edges = [edge(places[at]) for at in cuts.tolist()]
         return (
-            {"edges": edges, "counts": before.tolist(), "missing": past.missing, "rows": past.rows},
-            {"edges": edges, "counts": after.tolist(), "missing": column.missing},
+            before,
+            after,
+            (
+                {"edges": edges, "counts": before.tolist(), "missing": past.missing, "rows": past.rows},
+                {"edges": edges, "counts": after.tolist(), "missing": column.missing},
+            ),
         )
 
     def state(self) -> dict[str, Any]:

@@ -13,6 +13,8 @@ Ints = npt.NDArray[np.int64]
 
 LABEL, MISSING, LATE, CORRECTION = range(4)
 """Kinds of a labelled row; the last two revise an outcome that was counted before."""
+FEATURES, ANSWERS = "features", "answers"
+"""What a profile is of: the vectors of a unit, or what one version answered there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,8 @@ class ProfileRow:
     order_time: int
     names: tuple[str, ...]
     columns: tuple[ProfileColumn, ...]
+    of: str = FEATURES
+    model_version: int = 0
 
 
 @dataclass(frozen=True, slots=True)

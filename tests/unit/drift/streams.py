@@ -4,8 +4,8 @@ import numpy as np
 
 from services.drift.core.records import LabeledRows, ProfileRow
 from services.drift.rows import profile_row
-from services.features.core.profile import Profiler
 from shared.codec.batch import Floats
+from shared.profiling import Profiler
 
 FEATURES = ["a", "b", "c"]
 

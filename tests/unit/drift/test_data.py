@@ -7,8 +7,9 @@ import pytest
 
 from services.drift.core.histograms import chance, homogeneity, jensen_shannon, psi
 from services.drift.core.joint import CURRENT, EVERY, Joint, auc_by_chance, cross_auc
-from services.drift.core.profiles import MOST_ALARMS, Codes, Moved, Profiles, bucket, edge
+from services.drift.core.profiles import MOST_ALARMS, Codes, Moved, Profiles
 from shared.codec.batch import Floats
+from shared.profiling import bucket, edge
 from tests.unit.drift.streams import profiles
 
 

@@ -121,7 +121,7 @@ def test_offsets_between_profiles_may_be_another_unit_s() -> None:
 def test_a_profile_that_is_gone_ends_the_process() -> None:
     fold = folding()
     fold.fold(profiles((0, 0), (1, 0), (0, 1)))
-    with pytest.raises(Fatal, match=r"goes on with profile 2 of unit 1 where 1 must stand"):
+    with pytest.raises(Fatal, match=r"goes on with profile 2 of unit 1's features where 1 must stand"):
         fold.fold(profiles((1, 2), offset=3))
 
 
@@ -129,7 +129,7 @@ def test_a_log_may_begin_with_any_profile() -> None:
     """Profiles are kept for thirty days."""
     fold = folding()
     fold.fold(profiles((0, 17), (1, 16), (0, 18), offset=40))
-    assert fold.place.profiles == {0: 19, 1: 17}
+    assert fold.place.profiles == {"features": {0: 19, 1: 17}}
 
 
 def test_an_alarm_of_a_profile_is_held_until_the_ledger_has_passed_its_time() -> None:

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from services.features.__main__ import build
-from services.features.core.profile import Profiler
 from shared.codec.batch import Column, Floats, Strings
 from shared.contracts.generated import accepted_schema
 from shared.contracts.pipeline import Pipeline, find_pipeline, load_pipeline
@@ -18,6 +17,7 @@ from shared.contracts.policies import DriftPolicy, RetrainPolicy
 from shared.control.records import Records
 from shared.kafka.registry import register_pipeline
 from shared.kafka.registry_memory import MemoryRegistry
+from shared.profiling import Profiler
 from shared.runtime.entry import Start
 from shared.runtime.polled import Polled
 from shared.runtime.tables import Table, empty_rows

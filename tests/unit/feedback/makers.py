@@ -11,10 +11,11 @@ from services.feedback.unit import JoinTables, JoinUnit, label_table
 from shared.codec.batch import Batch, Column, Strings
 from shared.contracts.generated import accepted_schema, features_schema, joined_schema
 from shared.contracts.pipeline import Pipeline
+from shared.control.records import Record, Records
 from shared.runtime.polled import Polled
 from shared.runtime.tables import Table, empty_rows
 from shared.runtime.unit import DeadLetter, Emission
-from shared.topics import ACCEPTED, FEATURES, JOINED, LABELS, PREDICTIONS, SHADOWS, Topic
+from shared.topics import ACCEPTED, FEATURES, JOINED, LABELS, PREDICTIONS, PROFILES, SHADOWS, Topic
 from tests.unit.contracts import texts
 
 T0 = 1_700_000_000_000
@@ -55,7 +56,7 @@ def tables(pipeline: Pipeline, ids: Mapping[str, int] | None = None) -> JoinTabl
         name = topic.of(pipeline.name)
         return Table.of(name, number if ids is None else ids[name], schema)
 
-    labels = LABELS.of(pipeline.name)
+    labels, profiles = LABELS.of(pipeline.name), PROFILES.of(pipeline.name)
     return JoinTables(
         table(1, ACCEPTED, accepted_schema(pipeline)),
         table(2, FEATURES, features_schema(pipeline)),
@@ -63,6 +64,7 @@ def tables(pipeline: Pipeline, ids: Mapping[str, int] | None = None) -> JoinTabl
         table(4, SHADOWS, platform_schema("prediction")),
         table(5, JOINED, joined_schema(pipeline)),
         label_table(pipeline, 6 if ids is None else ids[labels]),
+        Records.of(PROFILES, pipeline.name, ids or {profiles: 7}) if pipeline.loops else None,
     )
 
 
@@ -187,9 +189,20 @@ def _encode(table: Table, columns: dict[str, Any]) -> bytes:
     return table.write(row).to_list()[0]
 
 
+def values_of(emission: Emission, topic: str) -> list[bytes]:
+    """What an emission writes to a topic."""
+    return [value for out in emission.outs if out.topic == topic for value in out.values.to_list()]
+
+
+def profiles(logs: Logs, emission: Emission) -> list[Record]:
+    """What an emission writes to profiles.v1."""
+    made = logs.made.profiles
+    return [] if made is None else [made.decode(value) for value in values_of(emission, made.topic)]
+
+
 def joined(logs: Logs, emission: Emission) -> Batch:
     """What an emission writes to joined.v1, as columns of the outcome."""
-    values = [value for out in emission.outs for value in out.values.to_list()]
+    values = values_of(emission, logs.made.joined.topic)
     if not values:
         return Batch()
     none = np.zeros(len(values), np.bool_)
