@@ -22,6 +22,8 @@ def client_config(settings: KafkaSettings) -> dict[str, Any]:
     config: dict[str, Any] = {
         "bootstrap.servers": settings.bootstrap_servers,
         "security.protocol": settings.security_protocol,
+        # Warnings and errors; librdkafka's news (a queue purged at the end, say) say nothing to anybody here.
+        "log_level": 4,
     }
     if settings.security_protocol.startswith("SASL"):
         config |= _sasl(settings)
