@@ -8,9 +8,9 @@ Kafka timestamp, so that every worker, now or later, comes to the same answer.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from shared.models.announcement import CANARY, CHAMPION, RETIRED, ROLLBACK, SHADOW, Announcement
+from shared.models.admission import Admission
+from shared.models.announcement import CANARY, CHAMPION, RETIRED, SHADOW, Announcement
 from shared.models.safety import ModelRefused
-from shared.models.signing import TrustedKeys, verify
 
 Verb = Literal["load", "drop", "ignore", "refuse"]
 SERVED = (CHAMPION, CANARY, SHADOW)
@@ -42,23 +42,16 @@ class Claim:
 
 
 @dataclass(slots=True)
-class Registry:
+class Registry(Admission):
     """The announcements of one model, folded.
 
-    Champion: one register; the newest claim wins, and a retired champion stays until the next. A release must
-    carry a higher version than the champion's, a rollback need not. Canary: the newest claim wins. Shadow: any
-    number of versions. A version has one role, its newest, and every record a higher sequence than all before.
-    The first digest of a version is its only one.
+    Champion: one register; the newest claim wins, and a retired champion stays until the next. Canary: the newest
+    claim wins. Shadow: any number of versions. A version has one role, its newest.
 
     In `champions` and `canaries` the claims that have not been tried stand behind the one that serves, newest
     last. `superseded` gathers the claims that were replaced before anybody tried them, until taken.
     """
 
-    name: str
-    feature_fingerprint: str
-    trusted: TrustedKeys
-    digests: dict[int, str] = field(default_factory=dict)
-    sequence: int = 0
     champions: list[Claim] = field(default_factory=list)
     canaries: list[Claim] = field(default_factory=list)
     shadows: dict[int, Claim] = field(default_factory=dict)
@@ -87,12 +80,11 @@ class Registry:
         if announcement.name != self.name:
             return Action("ignore", offset, announcement, "model.other", announcement.name[:100])
         try:
-            announcement.check()
-            verify(announcement, self.trusted, timestamp_ms)
-            self._check_known(announcement)
+            self.check(announcement, timestamp_ms)
         except ModelRefused as refused:
             return Action("refuse", offset, announcement, refused.reason, refused.detail, incident=True)
-        stale = self._stale(announcement)
+        newest = self.champions[-1].announcement if self.champions else None
+        stale = self.stale(announcement, newest)
         if stale:
             return Action("ignore", offset, announcement, "version.stale", stale)
         self.sequence = announcement.sequence
@@ -151,32 +143,6 @@ class Registry:
         if replaced and claim.offset not in self.settled:
             self.superseded.append(claim)
         self.settled.discard(claim.offset)
-
-    def _check_known(self, announcement: Announcement) -> None:
-        if announcement.feature_fingerprint != self.feature_fingerprint:
-            raise ModelRefused(
-                "features.mismatch",
-                f"announced for features {announcement.feature_fingerprint[:12]}, "
-                f"this pipeline has {self.feature_fingerprint[:12]}",
-            )
-        first = self.digests.setdefault(announcement.version, announcement.digest)
-        if first != announcement.digest:
-            raise ModelRefused(
-                "artefact.conflict",
-                f"version {announcement.version} is {first[:12]}, not {announcement.digest[:12]};"
-                " release the other artefact under a new version",
-            )
-
-    def _stale(self, announcement: Announcement) -> str:
-        """Why this record says nothing new, or an empty text."""
-        if announcement.sequence <= self.sequence:
-            return f"sequence {announcement.sequence} is not above {self.sequence}, which was obeyed"
-        if not self.champions or announcement.kind == ROLLBACK or announcement.state != CHAMPION:
-            return ""
-        current = self.champions[-1].announcement
-        if announcement.version <= current.version:
-            return f"version {announcement.version} is not above {current.version}; announce a rollback"
-        return ""
 
 
 def _same(one: Claim, other: Claim) -> bool:
