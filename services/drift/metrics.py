@@ -12,6 +12,7 @@ class DriftMetrics:
     alarms: Counter
     folded: Counter
     sequence: Gauge
+    promised_accuracy: Gauge
     snapshot_bytes: Gauge
 
     @staticmethod
@@ -25,5 +26,11 @@ class DriftMetrics:
                 "millrace_drift_folded_total", "Outcomes and profiles folded.", ["topic"], registry=registry
             ),
             Gauge("millrace_drift_sequence", "The newest ledger position folded.", registry=registry),
+            Gauge(
+                "millrace_drift_promised_accuracy",
+                "Mean confidence of the champion's newest answers, by profile.",
+                ["unit"],
+                registry=registry,
+            ),
             Gauge("millrace_drift_snapshot_bytes", "Size of the newest snapshot.", registry=registry),
         )

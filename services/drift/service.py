@@ -14,7 +14,7 @@ profile's time, with the newest outcome up to it; meanwhile the profile is not a
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -51,6 +51,11 @@ class Core(Protocol):
 
     def profile(self, row: ProfileRow) -> list[Alarm]:
         """Fold one profile."""
+        ...
+
+    @property
+    def promised(self) -> Mapping[int, float]:
+        """By unit, the accuracy that its newest answers promise."""
         ...
 
     def passed(self, order_time: int) -> bool:
@@ -295,6 +300,8 @@ class Service:
         await self._tell(alarms)
         self._metrics.folded.labels(polled.topic).inc(len(polled))
         self._metrics.sequence.set(self._fold.place.sequence - 1)
+        for unit, accuracy in self._fold.core.promised.items():
+            self._metrics.promised_accuracy.labels(str(unit)).set(accuracy)
         self._unsaved += len(polled)
 
     async def _tell(self, alarms: Sequence[Alarm]) -> None:

@@ -29,12 +29,15 @@ class Answers:
     def __init__(self, classes: int, reference: int, rows_between: float) -> None:
         self._profiles = _Compared(classes == 2, reference, rows_between)
         self._versions: dict[int, int] = {}
+        self.promised: dict[int, float] = {}
+        """By unit, the accuracy that its newest profile promises: the mean confidence."""
 
     def step(self, row: ProfileRow) -> list[Moved]:
         """Fold one profile; the most telling test of what moved, the furthest first."""
         if self._versions.get(row.unit) != row.model_version:
             self._profiles.forget(row.unit)
             self._versions[row.unit] = row.model_version
+        self.promised[row.unit] = self._profiles.promise(row.columns[row.names.index(SCORE)])
         return [_as_probabilities(each) for each in self._profiles.step(row)]
 
     def state(self) -> dict[str, Any]:
@@ -74,6 +77,11 @@ class _Compared(Profiles):
             _, _, evidence = self._compared(past, column)
             found.append(Moved("promised_accuracy", name, was - is_, limit, *evidence, text))
         return found
+
+    def promise(self, column: ProfileColumn) -> float:
+        """The mean confidence of a column of log-odds."""
+        places, _, counts = Past().aligned(column)
+        return _moments(self._confidence(places), counts)[0]
 
     def _confidence(self, places: Sequence[int]) -> Floats:
         """The confidence of an answer in the middle of each bucket of log-odds."""

@@ -150,6 +150,11 @@ class Monitor:
         found = [] if self._profiles is None else self._profiles.step(row)
         return [self._moved("data", each, row) for each in found]
 
+    @property
+    def promised(self) -> Mapping[int, float]:
+        """By unit, the accuracy that its newest answers promise, 0 to 1; empty before the first profile."""
+        return {} if self._answers is None else self._answers.promised
+
     def _moved(self, family: str, moved: Moved, row: ProfileRow) -> Alarm:
         """An alarm raised by a profile."""
         sequence = self._clock.newest(row.order_time)

@@ -108,6 +108,18 @@ def test_a_constant_answer_raises_nothing(score: float) -> None:
     assert moved(answers(np.full(30_000, score))) == []
 
 
+@pytest.mark.parametrize("unsure", [0.0, 0.8])
+def test_the_promise_of_a_calibrated_model_is_its_accuracy(unsure: float) -> None:
+    said = scores(50_000, 4, unsure)
+    watched = Answers(2, 1_000, 1e6)
+    promises = []
+    for row in answers(said):
+        watched.step(row)
+        promises.append(watched.promised[0])
+    truth = np.random.default_rng(5).random(50_000) < said
+    assert np.mean(promises) == pytest.approx(np.mean(truth == (said >= 0.5)), abs=0.01)
+
+
 def test_who_does_not_watch_answers_hears_nothing_of_them() -> None:
     told = answers(scores(8_000, 1)), answers(scores(2_000, 2, unsure=0.8), first=8)
     assert of_monitor(*told, families=["performance", "data"]) == []

@@ -26,6 +26,7 @@ from tests.unit.drift import ledger
 PIPELINE = ledger.learning()
 LABELED, PROFILES, DRIFT = ledger.tables(PIPELINE)
 TOPICS = Topics(LABELED, PROFILES, DRIFT)
+PROMISED = "millrace_drift_promised_accuracy"
 ALARMING = 9
 """Each profile of this unit raises an alarm."""
 
@@ -36,6 +37,7 @@ class Counting:
     def __init__(self) -> None:
         self.seen: list[str] = []
         self.clock = Clock()
+        self.promised: dict[int, float] = {}
 
     def labeled(self, rows: LabeledRows) -> list[Alarm]:
         self.seen += [f"s{sequence}" for sequence in rows.sequence.tolist()]
@@ -46,6 +48,7 @@ class Counting:
     def profile(self, row: ProfileRow) -> list[Alarm]:
         self.seen.append(f"p{row.unit}.{row.number}")
         place = f"{row.unit}.{row.number}"
+        self.promised[row.unit] = 0.5 + row.number / 100
         alarm = Alarm("data", "any", "x", -1, row.order_time, -1, 1.0, 0.0, mark=place)
         return [alarm] if row.unit == ALARMING else []
 
@@ -181,6 +184,13 @@ class Begun(Service):
 
 def service(loop: Loop, **settings: float) -> Service:
     return Begun(cast(Any, loop), Counting, TOPICS, DriftSettings.model_validate(settings))
+
+
+def test_the_newest_promise_is_shown(tmp_path: Path) -> None:
+    loop = Loop(tmp_path)
+    asyncio.run(service(loop).take(profiles((0, 0), (1, 0), (0, 1))))
+    shown = [loop.start.metrics.get_sample_value(PROMISED, {"unit": unit}) for unit in ("0", "1")]
+    assert shown == [0.51, 0.5]
 
 
 def test_a_profile_is_done_once_its_alarm_is_told(tmp_path: Path) -> None:
