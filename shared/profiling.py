@@ -18,6 +18,7 @@ Codes = npt.NDArray[np.int16]
 MISSING = np.int16(-32768)
 """The code of a value that is not there; a bucket lies within +-8191."""
 _LOW_BITS = 50
+_FIRST = 4092
 
 
 def bucket(value: float) -> int:
@@ -40,9 +41,36 @@ def edge(place: int) -> float:
     return -size if place < 0 else size
 
 
+def floor(place: int) -> float:
+    """Where a bucket begins: of a negative one that is its value of greatest magnitude.
+
+    >>> floor(bucket(1.3)), floor(bucket(-1.3)), floor(0)
+    (1.25, -1.5, 0.0)
+    """
+    return edge(place) if place >= 0 else edge(place - 1)
+
+
+def numbered(index: Ints) -> Floats:
+    """Values with a bucket each for whole numbers from 0 on, however large: see `number_of`.
+
+    >>> [number_of(bucket(value)) for value in numbered(np.array([0, 8, 9, 1000])).tolist()]
+    [0, 8, 9, 1000]
+    """
+    return ((index + _FIRST) << _LOW_BITS).view(np.float64)
+
+
+def number_of(place: int) -> int:
+    """The number that `numbered` put into a bucket."""
+    return place - _FIRST
+
+
 @kernel
-def code_rows(matrix: Floats, missing: Floats, codes: Codes, least: Floats, most: Floats) -> None:
+def code_rows(
+    matrix: Floats, missing: Floats, codes: Codes, least: Floats, most: Floats, sums: Floats
+) -> None:
     """Write each value's code (a bucket, 0 or MISSING) and widen the columns' range [least, most].
+
+    `sums` float64[2, columns] takes the values and their squares, one after another.
 
     `matrix` is float64 [rows, columns]; a value equal to its column's `missing` is missing, NaN is always.
     """
@@ -57,6 +85,8 @@ def code_rows(matrix: Floats, missing: Floats, codes: Codes, least: Floats, most
             codes[row, column] = np.int16(-size if value < 0.0 else size)
             least[column] = min(least[column], value)
             most[column] = max(most[column], value)
+            sums[0, column] += value
+            sums[1, column] += value * value
 
 
 @kernel
@@ -97,6 +127,7 @@ class Profiler:
         self._rows, self._first, self._last = 0, 0, 0
         self._least = np.full(len(self._names), np.inf)
         self._most = np.full(len(self._names), -np.inf)
+        self._sums = np.zeros((2, len(self._names)))
 
     def step(self, matrix: Floats, order_times: Ints) -> list[dict[str, Any]]:
         """Take rows, float64 [rows, columns], in the order of the log; the profiles that they fill.
@@ -108,7 +139,7 @@ class Profiler:
         while at < len(matrix):
             end = min(len(matrix), at + self._every - self._rows)
             room = self._codes[self._rows : self._rows + end - at]
-            code_rows(matrix[at:end], self._missing, room, self._least, self._most)
+            code_rows(matrix[at:end], self._missing, room, self._least, self._most, self._sums)
             if self._rows == 0:
                 self._first = int(order_times[at])
             self._rows, self._last = self._rows + end - at, int(order_times[end - 1])
@@ -142,6 +173,8 @@ class Profiler:
             "missing": missing,
             "minimum": float(self._least[at]) if found else 0.0,
             "maximum": float(self._most[at]) if found else 0.0,
+            "total": float(self._sums[0, at]),
+            "squares": float(self._sums[1, at]),
         }
 
     def drop(self) -> None:
@@ -154,6 +187,7 @@ class Profiler:
             "codes": self._codes[: self._rows].copy(),
             "least": self._least.copy(),
             "most": self._most.copy(),
+            "sums": self._sums.copy(),
             "place": np.array([self._number, self._first, self._last], np.int64),
         }
 
@@ -168,3 +202,5 @@ class Profiler:
         self._rows, self._first, self._last = len(codes), first, last
         self._codes[: self._rows] = codes
         self._least, self._most = arrays["least"].copy(), arrays["most"].copy()
+        if "sums" in arrays:  # else a state from before they were kept
+            self._sums = arrays["sums"].copy()

@@ -62,6 +62,8 @@ def profile_row(record: Record) -> ProfileRow:
             column["missing"],
             column["minimum"],
             column["maximum"],
+            column.get("total", 0.0),
+            column.get("squares", 0.0),
         )
         for column in record["columns"]
     )

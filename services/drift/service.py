@@ -86,13 +86,13 @@ class Topics:
 
 @dataclass(slots=True)
 class Place:
-    """Where a state stands: the next offset of each topic, the next sequence, and the next profile of each unit's
-    features and answers.
+    """Where a state stands: the next offset of each topic, the next sequence, and by kind and unit the number of
+    the next profile and how many rows the last one had.
     """
 
     next_offsets: dict[str, int] = field(default_factory=dict)
     sequence: int = 0
-    profiles: dict[str, dict[int, int]] = field(default_factory=dict)
+    profiles: dict[str, dict[int, tuple[int, int]]] = field(default_factory=dict)
 
 
 class Folding:
@@ -160,13 +160,15 @@ class Folding:
     def _profile(self, record: Record) -> list[Alarm]:
         unit, number, kind = record["unit"], record["number"], record["of"]
         told = self.place.profiles.setdefault(kind, {})
-        wanted = told.get(unit, number)
-        if number != wanted:
+        wanted, rows = told.get(unit, (number, record["rows"]))
+        # Whoever declares another size, or the loop again, begins another count; nothing else can renumber.
+        counted_anew = number == 0 or rows != record["rows"]
+        if number != wanted and not counted_anew:
             raise Fatal(
                 f"{self._topics.profiles.topic} goes on with profile {number} of unit {unit}'s {kind} "
                 f"where {wanted} must stand: records are gone, or somebody else writes there"
             )
-        told[unit] = number + 1
+        told[unit] = number + 1, record["rows"]
         return self.core.profile(profile_row(record))
 
     def snapshot(self, ids: dict[str, str]) -> Snapshot:
@@ -176,7 +178,9 @@ class Folding:
             "state": np.frombuffer(state, np.uint8),
             "sequence": np.array([self.place.sequence], np.int64),
             **{
-                f"{_PROFILES}{kind}": np.array(sorted(told.items()), np.int64).reshape(-1, 2)
+                f"{_PROFILES}{kind}": np.array(
+                    [(unit, *place) for unit, place in sorted(told.items())], np.int64
+                ).reshape(-1, 3)
                 for kind, told in self.place.profiles.items()
             },
         }
@@ -187,7 +191,9 @@ class Folding:
         arrays = snapshot.arrays
         self.core.restore(arrays["state"].tobytes())
         profiles = {
-            name.removeprefix(_PROFILES): {int(unit): int(number) for unit, number in array}
+            name.removeprefix(_PROFILES): {
+                int(unit): (int(number), int(rows)) for unit, number, rows in array
+            }
             for name, array in arrays.items()
             if name.startswith(_PROFILES)
         }

@@ -57,7 +57,9 @@ class JoinUnit:
         self.fold = JoinFold(JoinSpec.of(pipeline), number)
         self._key = pipeline.event.key
         every = pipeline.policy.drift.profile_rows
-        self._answers = None if tables.profiles is None else AnswerProfiles(number, every)
+        self._answers = (
+            None if tables.profiles is None else AnswerProfiles(number, pipeline.class_count, every)
+        )
         self._tell = ProgressWriter(tables.joined, number, copies=1)
         self._told: tuple[int, bool] | None = None
         self._held: Mapping[str, int] = {}

@@ -15,7 +15,7 @@ from services.drift.core.monitor import FAMILY_SHARES, Monitor, judge
 from services.drift.core.performance import SHARES, Performance
 from services.drift.core.records import ANSWERS, LabeledRows, ProfileRow
 from services.drift.rows import profile_row
-from services.feedback.core.answers import NAMES, log_odds
+from services.feedback.core.answers import NAMES, answer_columns
 from shared.contracts.policies import DriftPolicy
 from shared.profiling import Profiler
 from tests.bench.drift_streams import CALM, TRAIN, Case, Served, cases, rows_of, stream
@@ -49,7 +49,8 @@ class Profiled:
 
     def step(self, rows: LabeledRows) -> list[ProfileRow]:
         """The profiles that these rows fill."""
-        said = np.stack([log_odds(rows.score), rows.predicted_class.astype(np.float64)], axis=1)
+        classes = 2 if rows.probabilities is None else rows.probabilities.shape[1]
+        said = answer_columns(rows.score, rows.predicted_class, classes)
         return [profile_row(each) for each in self._features.step(rows.features, rows.order_time)] + [
             profile_row({**each, "of": ANSWERS, "model_version": int(rows.model_version[-1])})
             for each in self._answers.step(said, rows.order_time)

@@ -65,14 +65,19 @@ def _entropy_terms(counts: Ints) -> float:
 
 
 def quantile_groups(counts: Ints, groups: int) -> npt.NDArray[np.int64]:
-    """Cuts of ascending bins into at most `groups` of about equal count: where each group but the first begins.
+    """Cuts of ascending bins into groups of about equal count: where each group but the first begins.
 
-    >>> quantile_groups(np.array([5, 5, 5, 5]), 2)
-    array([2])
+    A bin that holds a group's share by itself stands alone: what lies on either side of it is seen.
+
+    >>> quantile_groups(np.array([5, 5, 5, 5]), 2), quantile_groups(np.array([0, 9, 1, 0]), 2)
+    (array([2]), array([1, 2]))
     """
-    share = np.cumsum(counts) / max(1, counts.sum())
+    total = max(1, counts.sum())
+    share = np.cumsum(counts) / total
     cuts = np.searchsorted(share, np.arange(1, groups) / groups - 1e-12, side="left") + 1
-    return np.unique(cuts[cuts < len(counts)]).astype(np.int64)
+    alone = np.flatnonzero(counts * groups >= total)
+    cuts = np.concatenate([cuts, alone, alone + 1])
+    return np.unique(cuts[(cuts > 0) & (cuts < len(counts))]).astype(np.int64)
 
 
 def outside_limit(reference: int, current: int, probability: float) -> int:

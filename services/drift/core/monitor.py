@@ -57,7 +57,7 @@ class Monitor:
         if "prediction" in between:
             half = 2 * between["prediction"]
             self._prediction = Prediction(classes, policy.reference, policy.quiet, half)
-            self._answers = Answers(classes, policy.reference, half)
+            self._answers = Answers(policy.reference, half)
         if "data" in between:
             half = 2 * between["data"]
             self._joint = Joint(len(self._names), policy.reference, half)
@@ -157,21 +157,23 @@ class Monitor:
 
     def _moved(self, family: str, moved: Moved, row: ProfileRow) -> Alarm:
         """An alarm raised by a profile."""
-        sequence = self._clock.newest(row.order_time)
-        return Alarm(
-            family,
-            moved.detector,
-            moved.subject,
-            sequence,
-            row.order_time,
-            sequence,
-            moved.statistic,
-            moved.threshold,
-            moved.reference,
-            moved.current,
-            family in self._triggers,
-            moved.detail,
-            f"{row.unit}.{row.number}",
+        return self.dated(
+            Alarm(
+                family,
+                moved.detector,
+                moved.subject,
+                -1,
+                row.order_time,
+                -1,
+                moved.statistic,
+                moved.threshold,
+                moved.reference,
+                moved.current,
+                family in self._triggers,
+                moved.detail,
+                f"{row.unit}.{row.number}",
+                row.first_order_time,
+            )
         )
 
     def passed(self, order_time: int) -> bool:
@@ -179,9 +181,12 @@ class Monitor:
         return self._clock.passed(order_time)
 
     def dated(self, alarm: Alarm) -> Alarm:
-        """A profile's alarm with the newest outcome up to its own time, by the outcomes folded so far."""
-        sequence = self._clock.newest(alarm.order_time)
-        return replace(alarm, sequence=sequence, since_sequence=sequence)
+        """A profile's alarm with the outcomes of its own time, by those folded so far: the newest up to its last
+        row, and the first from its first row on where there is one.
+        """
+        newest = self._clock.newest(alarm.order_time)
+        since = self._clock.newest(alarm.first_order_time - 1) + 1
+        return replace(alarm, sequence=newest, since_sequence=min(newest, since))
 
     def _families(self) -> dict[str, Performance | Prediction | Answers | Joint | Profiles]:
         """The parts that have a state."""

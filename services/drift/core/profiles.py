@@ -17,7 +17,7 @@ from services.drift.core.histograms import (
 )
 from services.drift.core.kernels import Ints
 from services.drift.core.records import ProfileColumn, ProfileRow
-from shared.profiling import bucket, edge
+from shared.profiling import bucket, floor
 
 GROUPS = 10
 LEAST_PROFILES = 3
@@ -83,6 +83,8 @@ class Past:
     degrees: float = 0.0
     strange: int = 0
     told: bool = False
+    total: float = 0.0
+    squares: float = 0.0
 
     def follow(self, codes: Codes, column: ProfileColumn) -> None:
         """Count how long values of no declared category have come."""
@@ -109,6 +111,8 @@ class Past:
             self.counts[0] = self.counts.get(0, 0) + column.zeros
         self.missing += column.missing
         self.rows += rows
+        self.total += column.total
+        self.squares += column.squares
 
     @property
     def inflation(self) -> float:
@@ -150,6 +154,7 @@ class Profiles:
         categories: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         self._reference, self._rows_between = reference, rows_between
+        self._groups: dict[str, int] = {}
         self._codes = {name: Codes(values) for name, values in (categories or {}).items()}
         self._units: dict[int, tuple[int, list[Past]]] = {}
 
@@ -162,10 +167,11 @@ class Profiles:
                 before.follow(self._codes[name], column)
         ready = count >= LEAST_PROFILES and bool(past) and past[0].rows >= self._reference
         if ready:
-            share = row.rows / self._rows_between / (TESTS * max(1, len(row.names)))
+            share = row.rows / self._rows_between / self._tests_of(row.names)
             for name, before, column in zip(row.names, past, row.columns, strict=True):
                 found = self._tests(name, before, column, row.rows, share)
-                moved += sorted(found, key=lambda each: -each.statistic / each.threshold)[:1]
+                # A value of no declared category is certain, however far its distribution seems to have moved.
+                moved += sorted(found, key=lambda e: (e.detector != "unseen", -e.statistic / e.threshold))[:1]
         if moved:  # the profile itself may hold both worlds
             alarmed = {each.subject for each in moved}
             count, past = (
@@ -183,10 +189,14 @@ class Profiles:
         """Let what is usual in a unit begin anew."""
         self._units.pop(unit, None)
 
+    def _tests_of(self, names: Sequence[str]) -> int:
+        """How many tests share the budget of a look."""
+        return TESTS * max(1, len(names))
+
     def _tests(
         self, name: str, past: Past, column: ProfileColumn, rows: int, probability: float
     ) -> list[Moved]:
-        before, after, evidence = self._compared(past, column)
+        before, after, evidence = self._compared(name, past, column)
         limit = past.inflation * chance(len(before), int(before.sum()), int(after.sum()), probability)
         found: list[tuple[str, float, float, str]] = [
             ("psi", psi(before, after), limit, "its distribution moved"),
@@ -236,22 +246,22 @@ class Profiles:
                 "range",
                 float(count),
                 allowed,
-                f"{count} values {side} {edge(bound):.6g}, where none was before",
+                f"{count} values {side} {bound:.6g}, where none was before",
             )
             for count, side, bound in (
-                (int(counts[places < low].sum()), "below", low),
-                (int(counts[places > high].sum()), "above", high),
+                (int(counts[places < low].sum()), "below", floor(low)),
+                (int(counts[places > high].sum()), "above", floor(high + 1)),
             )
         ]
 
     def _compared(
-        self, past: Past, column: ProfileColumn
+        self, name: str, past: Past, column: ProfileColumn
     ) -> tuple[Ints, Ints, tuple[Mapping[str, Any], Mapping[str, Any]]]:
         """Counts of past and column in bins of equal count of the past, and the same as evidence."""
         places, whole, now = past.aligned(column)
-        cuts = quantile_groups(whole, GROUPS)
+        cuts = quantile_groups(whole, self._groups.get(name, GROUPS))
         before, after = _grouped(whole, cuts), _grouped(now, cuts)
-        edges = [edge(places[at]) for at in cuts.tolist()]
+        edges = [floor(places[at]) for at in cuts.tolist()]
         return (
             before,
             after,
@@ -277,6 +287,8 @@ class Profiles:
                             past.degrees,
                             past.strange,
                             past.told,
+                            past.total,
+                            past.squares,
                         ],
                     }
                     for past in pasts

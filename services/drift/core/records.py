@@ -59,7 +59,9 @@ class LabeledRows:
 
 @dataclass(frozen=True, slots=True)
 class ProfileColumn:
-    """One feature's distribution: occupied `buckets` ascending with their `counts`, zeros and missing apart."""
+    """One column's distribution: occupied `buckets` ascending with their `counts`, zeros and missing apart;
+    `total` and `squares` are the sums of its values and of their squares.
+    """
 
     buckets: Ints
     counts: Ints
@@ -67,6 +69,8 @@ class ProfileColumn:
     missing: int
     minimum: float
     maximum: float
+    total: float = 0.0
+    squares: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,8 @@ class Alarm:
     triggers: bool = False
     detail: str = ""
     mark: str = ""
+    first_order_time: int = -1
+    """Of a profile: when its first row came."""
 
     @property
     def id(self) -> str:

@@ -7,18 +7,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shared.codec.batch import Batch, Floats
-from shared.profiling import Profiler
+from shared.codec.batch import Batch, Floats, Ints
+from shared.profiling import Profiler, numbered
 
-NAMES = ("score", "predicted")
+NAMES = ("score", "confidence", "predicted")
 FARTHEST = 36.0
-"""Log-odds beyond which a double holds no other probability than 0 or 1."""
+"""Log-odds are clipped here; nearer to 1 a double cannot come."""
 
 
 class AnswerProfiles:
-    """Of partition `unit` of predictions.v1, `every` answers a profile, each of one version."""
+    """Of partition `unit` of predictions.v1, `every` answers a profile, each of one version.
 
-    def __init__(self, unit: int, every: int) -> None:
+    Of two `classes` the score is the probability of the positive one, of more that of the predicted one.
+    """
+
+    def __init__(self, unit: int, classes: int, every: int) -> None:
+        self._classes = classes
         self._profiler = Profiler(unit, NAMES, np.full(len(NAMES), np.nan), every)
         self._version = 0
 
@@ -41,9 +45,7 @@ class AnswerProfiles:
         if version != self._version:
             self._profiler.drop()
             self._version = version
-        matrix = np.empty((rows.rows, len(NAMES)), np.float64)
-        matrix[:, 0] = log_odds(rows["score"].array)
-        matrix[:, 1] = rows["predicted_class"].array
+        matrix = answer_columns(rows["score"].array, rows["predicted_class"].array, self._classes)
         found = self._profiler.step(matrix, rows["order_time"].array)
         return [{**each, "of": "answers", "model_version": version} for each in found]
 
@@ -55,6 +57,12 @@ class AnswerProfiles:
         """Take up what `snapshot` gave."""
         self._profiler.restore(arrays)
         self._version = int(arrays["version"][0])
+
+
+def answer_columns(scores: Floats, predicted: Ints, classes: int) -> Floats:
+    """What is profiled of each answer, float64 [rows, NAMES]."""
+    confidence = np.maximum(scores, 1.0 - scores) if classes == 2 else scores
+    return np.stack([log_odds(scores), confidence, numbered(predicted.astype(np.int64))], axis=1)
 
 
 def log_odds(scores: Floats) -> Floats:

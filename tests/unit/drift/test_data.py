@@ -76,7 +76,7 @@ def test_a_range_that_is_left_is_noticed_but_not_by_one_value() -> None:
     after[:30, 0] = 50.0
     (moved,) = told(before, after)
     assert (moved.detector, moved.subject) == ("range", "f0")
-    assert moved.detail == "f0: 30 values above 0.875, where none was before"
+    assert moved.detail == "f0: 30 values above 1, where none was before"
 
 
 def codes(rows: int, seed: int, categories: int) -> Floats:

@@ -128,11 +128,36 @@ def test_a_profile_that_is_gone_ends_the_process() -> None:
         fold.fold(profiles((1, 2), offset=3))
 
 
+def test_profiles_of_another_size_or_from_the_beginning_are_counted_anew() -> None:
+    """`profile_rows` was declared anew; the loop was undeclared and declared again."""
+    fold = folding()
+    fold.fold(profiles((0, 0), (0, 1)))
+    smaller = {**ledger.profile(PIPELINE, 7, 0), "rows": 500}
+    fold.fold(ledger.polled(PROFILES.topic, Strings.of([PROFILES.encode(smaller)]), np.array([2])))
+    assert fold.place.profiles == {"features": {0: (8, 500)}}
+    again = {**smaller, "number": 9}
+    with pytest.raises(Fatal, match=r"goes on with profile 9 of unit 0's features where 8 must stand"):
+        fold.fold(ledger.polled(PROFILES.topic, Strings.of([PROFILES.encode(again)]), np.array([3])))
+    fold.fold(profiles((0, 0), offset=4))
+    assert fold.place.profiles == {"features": {0: (1, 1_000)}}
+
+
+def test_each_kind_of_profile_has_a_count_of_its_own() -> None:
+    fold = folding()
+    fold.fold(profiles((0, 0), (0, 1)))
+    of_answers = {**ledger.profile(PIPELINE, 5, 0), "of": "answers", "model_version": 3}
+    fold.fold(ledger.polled(PROFILES.topic, Strings.of([PROFILES.encode(of_answers)]), np.array([2])))
+    assert fold.place.profiles == {"features": {0: (2, 1_000)}, "answers": {0: (6, 1_000)}}
+    other = folding()
+    other.restore(unpack(pack(fold.snapshot({LABELED.topic: "id"}))))
+    assert other.place == fold.place
+
+
 def test_a_log_may_begin_with_any_profile() -> None:
     """Profiles are kept for thirty days."""
     fold = folding()
     fold.fold(profiles((0, 17), (1, 16), (0, 18), offset=40))
-    assert fold.place.profiles == {"features": {0: 19, 1: 17}}
+    assert fold.place.profiles == {"features": {0: (19, 1_000), 1: (17, 1_000)}}
 
 
 def test_an_alarm_of_a_profile_is_held_until_the_ledger_has_passed_its_time() -> None:

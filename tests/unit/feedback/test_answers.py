@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from shared.control.records import Record
-from shared.profiling import bucket
+from shared.profiling import bucket, number_of
 from tests.unit.feedback.makers import Logs, profiles, shop
 
 EVERY = 100
@@ -32,12 +32,15 @@ def test_a_profile_says_how_scores_and_classes_are_distributed() -> None:
     assert [each["number"] for each in (first, second)] == [0, 1]
     assert (first["unit"], first["of"], first["model_version"], first["rows"]) == (2, "answers", 3, EVERY)
     assert second["order_time"] - first["order_time"] == EVERY
-    assert first["names"] == ["score", "predicted"]
-    score, predicted = first["columns"]
+    assert first["names"] == ["score", "confidence", "predicted"]
+    score, confidence, predicted = first["columns"]
     assert score["buckets"] == [bucket(np.log(1 / 3)), bucket(np.log(9))]
     assert score["counts"] == [25, 75]
     assert score["minimum"] == pytest.approx(np.log(1 / 3))
-    assert (predicted["zeros"], predicted["buckets"], predicted["counts"]) == (25, [bucket(1.0)], [75])
+    assert [number_of(place) for place in predicted["buckets"]] == [0, 1]
+    assert predicted["counts"] == [25, 75]
+    assert confidence["total"] == pytest.approx(25 * 0.75 + 75 * 0.9)
+    assert confidence["squares"] == pytest.approx(25 * 0.75**2 + 75 * 0.9**2)
 
 
 def test_a_profile_is_of_one_version() -> None:
