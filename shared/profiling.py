@@ -17,6 +17,10 @@ from shared.kernels import kernel
 Codes = npt.NDArray[np.int16]
 MISSING = np.int16(-32768)
 """The code of a value that is not there; a bucket lies within +-8191."""
+FEATURES, ANSWERS = "features", "answers"
+"""What a profile is of: the vectors of a unit, or what one version answered there."""
+SCORE, CONFIDENCE, PREDICTED = "score", "confidence", "predicted"
+"""Columns of answers: log-odds of the score; the predicted class's probability; the class, a bucket each."""
 _LOW_BITS = 50
 _FIRST = 4092
 

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from services.drift.core.records import FEATURES, LabeledRows, ProfileColumn, ProfileRow
+from services.drift.core.records import LabeledRows, ProfileColumn, ProfileRow
 from shared.codec.batch import Batch, Column, Floats, Mask
 from shared.control.records import Record
 from shared.errors import Fatal
+from shared.profiling import FEATURES
 
 
 def labeled_rows(batch: Batch, features: Sequence[str], classes: int) -> LabeledRows:

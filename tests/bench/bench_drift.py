@@ -13,11 +13,11 @@ import numpy as np
 from services.drift.core.calibration import SAFETY
 from services.drift.core.monitor import FAMILY_SHARES, Monitor, judge
 from services.drift.core.performance import SHARES, Performance
-from services.drift.core.records import ANSWERS, LabeledRows, ProfileRow
+from services.drift.core.records import LabeledRows, ProfileRow
 from services.drift.rows import profile_row
 from services.feedback.core.answers import NAMES, answer_columns
 from shared.contracts.policies import DriftPolicy
-from shared.profiling import Profiler
+from shared.profiling import ANSWERS, Profiler
 from tests.bench.drift_streams import CALM, TRAIN, Case, Served, cases, rows_of, stream
 
 POLICY = DriftPolicy()

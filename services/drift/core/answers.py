@@ -9,10 +9,8 @@ from scipy.special import expit, ndtri  # type: ignore[import-untyped]
 
 from services.drift.core.profiles import Moved, Past, Profiles
 from services.drift.core.records import ProfileColumn, ProfileRow
-from shared.profiling import bucket, number_of
+from shared.profiling import CONFIDENCE, PREDICTED, SCORE, bucket, number_of
 
-SCORE, CONFIDENCE, PREDICTED = "score", "confidence", "predicted"
-"""The columns: log-odds of the score; the predicted class's probability; the class, in a bucket of its own."""
 KEPT = {"psi", "jensen_shannon"}
 """Of the tests of a feature those that mean something for an answer: a score never seen before is a tail."""
 TESTS = 5

@@ -12,11 +12,12 @@ from services.drift.core.clock import Clock
 from services.drift.core.joint import Apart, Joint
 from services.drift.core.performance import Judged, Performance, Worse
 from services.drift.core.profiles import Moved, Profiles
-from services.drift.core.records import ANSWERS, MISSING, Alarm, LabeledRows, ProfileRow
+from services.drift.core.records import MISSING, Alarm, LabeledRows, ProfileRow
 from services.drift.core.scores import Prediction, Shift
 from services.drift.core.serving import Serving
 from services.drift.core.state import pack, unpack
 from shared.contracts.policies import DriftPolicy
+from shared.profiling import ANSWERS
 
 FAMILY_SHARES = {"performance": 0.7, "prediction": 0.15, "data": 0.15}
 """How the declared families share the false alarms: most to the one that sets off a retraining."""

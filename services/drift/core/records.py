@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shared.profiling import FEATURES
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 LABEL, MISSING, LATE, CORRECTION = range(4)
 """Kinds of a labelled row; the last two revise an outcome that was counted before."""
-FEATURES, ANSWERS = "features", "answers"
-"""What a profile is of: the vectors of a unit, or what one version answered there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.codec.batch import Batch, Floats, Ints
-from shared.profiling import Profiler, numbered
+from shared.profiling import ANSWERS, CONFIDENCE, PREDICTED, SCORE, Profiler, numbered
 
-NAMES = ("score", "confidence", "predicted")
+NAMES = (SCORE, CONFIDENCE, PREDICTED)
 FARTHEST = 36.0
 """Log-odds are clipped here; nearer to 1 a double cannot come."""
 
@@ -47,7 +47,7 @@ class AnswerProfiles:
             self._version = version
         matrix = answer_columns(rows["score"].array, rows["predicted_class"].array, self._classes)
         found = self._profiler.step(matrix, rows["order_time"].array)
-        return [{**each, "of": "answers", "model_version": version} for each in found]
+        return [{**each, "of": ANSWERS, "model_version": version} for each in found]
 
     def snapshot(self) -> dict[str, npt.NDArray[Any]]:
         """The profile under way as plain arrays."""

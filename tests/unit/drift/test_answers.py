@@ -9,12 +9,12 @@ import pytest
 from services.drift.core.answers import Answers
 from services.drift.core.monitor import Monitor
 from services.drift.core.profiles import Moved
-from services.drift.core.records import ANSWERS, Alarm, ProfileRow
+from services.drift.core.records import Alarm, ProfileRow
 from services.drift.rows import profile_row
 from services.feedback.core.answers import NAMES, answer_columns
 from shared.codec.batch import Floats, Ints
 from shared.contracts.policies import DriftPolicy
-from shared.profiling import Profiler
+from shared.profiling import ANSWERS, Profiler
 from tests.unit.drift.streams import FEATURES, rows
 
 EVERY = 1_000
