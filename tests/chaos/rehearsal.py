@@ -25,7 +25,7 @@ from shared.errors import Fatal
 from shared.kafka.reader import bounds, open_reader, read_topic
 from shared.runtime.snapshots import SnapshotStore
 from shared.settings import home
-from shared.topics import ACCEPTED, FEATURES, stage_topic
+from shared.topics import ACCEPTED, EVENTS, FEATURES, LABELS, stage_topic
 
 FOREVER = 2**62
 WEEK_MS = 7 * 86_400_000
@@ -65,6 +65,8 @@ class Outcome:
     predictions: Once | None
     states: Mapping[str, str]
     killed: int
+    repeated: int
+    """Records that the replay wrote twice: a broker that dies forgets the sequence numbers of old times."""
     ids: list[str]
     names: list[str]
     matrix: Floats
@@ -100,7 +102,7 @@ def rehearse(frame: pl.DataFrame, name: str, plan: Plan) -> Outcome:
         # Who was killed last may still be starting: it, too, has to say that it is idle.
         wait_ready(journey)
         journey.rest(SETTLE_S)
-    return _outcome(journey, plan, sent, disturbance.killed)
+    return _outcome(journey, plan, sent, disturbance.killed, _written(journey) - len(script))
 
 
 def whereabouts(journey: Journey, sent: list[str]) -> str:
@@ -144,7 +146,18 @@ def _environment(plan: Plan) -> dict[str, str]:
     return environment | {f"MILLRACE_{s}__RUNTIME__SNAPSHOT_INTERVAL_S": "1" for s in services}
 
 
-def _outcome(journey: Journey, plan: Plan, sent: list[str], killed: int) -> Outcome:
+def _written(journey: Journey) -> int:
+    """How many records lie on the topics that ingest reads."""
+    reader = open_reader(journey.platform.kafka)
+    try:
+        topics = [EVENTS.of(journey.pipeline.name), LABELS.of(journey.pipeline.name)]
+        ends = [bounds(reader, t, p)[1] for t in topics for p in range(journey.pipeline.partitions)]
+    finally:
+        reader.close()
+    return sum(ends)
+
+
+def _outcome(journey: Journey, plan: Plan, sent: list[str], killed: int, repeated: int) -> Outcome:
     names = list(journey.pipeline.feature_names)
     columns = ["event_id", *(f"features.{name}" for name in names)]
     rows = journey.rows(journey.topic("features.v1"), features_schema(journey.pipeline), columns)
@@ -159,6 +172,7 @@ def _outcome(journey: Journey, plan: Plan, sent: list[str], killed: int) -> Outc
         predictions=answered,
         states=states(journey),
         killed=killed,
+        repeated=repeated,
         ids=ids,
         names=names,
         matrix=matrix,

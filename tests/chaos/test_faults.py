@@ -69,7 +69,8 @@ def test_kills_change_nothing(frame: pl.DataFrame, calm: Outcome) -> None:
     assert outcome.predictions is not None
     assert outcome.predictions.holds, str(outcome.predictions)
     assert outcome.digest == calm.digest
-    assert outcome.states == calm.states
+    assert outcome.states == calm.states, f"{outcome.repeated} records were written twice"
+    assert calm.repeated == 0
     assert all(calm.states.values())
 
 

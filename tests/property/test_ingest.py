@@ -130,6 +130,31 @@ def test_cuts_and_interleaving_cannot_be_seen(
 
 
 @settings(max_examples=150, deadline=None)
+@given(topics(), schedules(), st.integers(0, 25), st.integers(0, 25))
+def test_a_request_written_twice_changes_nothing(
+    rows: tuple[list[Row], list[Row]], schedule: list[tuple[bool, int]], begin: int, size: int
+) -> None:
+    """As by a producer whose broker dies between writing and acknowledging, and forgets its sequence numbers."""
+    pipeline = fraud(dedup_horizon_ms=1_000)
+    once, twice = unit(pipeline), unit(pipeline)
+    doubled = (_doubled(rows[0], begin, size), _doubled(rows[1], begin, size))
+    heard, again = _run(once, rows, schedule), _run(twice, doubled, schedule)
+    assert again.offsets == {EVENTS: len(doubled[0]), LABELS: len(doubled[1])}
+    assert _contents(again) == _contents(heard)
+    assert twice.digest() == once.digest()
+
+
+def _doubled(rows: list[Row], begin: int, size: int) -> list[Row]:
+    request = rows[begin : begin + size]
+    return rows[: begin + len(request)] + request + rows[begin + len(request) :]
+
+
+def _contents(heard: Heard) -> list[dict[str, Any]]:
+    """What came out, but for the offset at which it was read."""
+    return [{name: value for name, value in row.items() if name != "offset"} for row in heard.rows()]
+
+
+@settings(max_examples=150, deadline=None)
 @given(topics(), schedules(), st.integers(0, 40))
 def test_a_kill_anywhere_changes_nothing(
     rows: tuple[list[Row], list[Row]], schedule: list[tuple[bool, int]], kill_at: int
