@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from confluent_kafka import TopicPartition
+from confluent_kafka import Message, TopicPartition
 
 from shared.kafka.columns import to_polled
 from shared.kafka.reader import bounds, open_reader, partitions_of
@@ -15,17 +15,23 @@ from shared.settings import KafkaSettings
 
 Ints = npt.NDArray[np.int64]
 
+OPEN_AT = 10_000
+"""Predictions opened at a time; a few milliseconds in which none is seen."""
+
 
 @dataclass(slots=True)
 class LatencyProbe:
     """Reads new predictions as they are committed and keeps (source partition, source offset, time seen).
 
-    A context manager: it stands at the topic's end when the block begins.
+    A context manager: it stands at the topic's end when the block begins. It opens many at a time: it shares the
+    machine with what it measures.
     """
 
     kafka: KafkaSettings
     table: Table
     _seen: list[tuple[Ints, Ints, Ints]] = field(default_factory=list)
+    _closed: list[Message] = field(default_factory=list)
+    _times: list[int] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
     _ready: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -51,18 +57,26 @@ class LatencyProbe:
         self._ready.set()
         while not self._stop.is_set():
             messages = [m for m in reader.consume(1_000, timeout=0.002) if m.error() is None]
-            now = time.time_ns()
-            for polled in to_polled(messages):
-                rows = self.table.read(polled)
-                self.count += rows.rows
-                self._seen.append(
-                    (
-                        rows["source_partition"].array.astype(np.int64),
-                        rows["source_offset"].array,
-                        np.full(rows.rows, now, np.int64),
-                    )
-                )
+            self._times += [time.time_ns()] * len(messages)
+            self._closed += messages
+            self.count += len(messages)
+            if len(self._closed) >= OPEN_AT:
+                self._open()
+        self._open()
         reader.close()
+
+    def _open(self) -> None:
+        partitions, times = np.array([m.partition() for m in self._closed]), np.array(self._times, np.int64)
+        for polled in to_polled(self._closed):
+            rows = self.table.read(polled)
+            self._seen.append(
+                (
+                    rows["source_partition"].array.astype(np.int64),
+                    rows["source_offset"].array,
+                    times[partitions == polled.partition],
+                )
+            )
+        self._closed, self._times = [], []
 
     def milliseconds(self, sent_ns: dict[int, Ints], first_offset: dict[int, int]) -> npt.NDArray[np.float64]:
         """Milliseconds from entry to sight; `sent_ns[p][i]` is when offset `first_offset[p] + i` was sent."""

@@ -35,7 +35,9 @@ class Sent:
 
 
 def send_live(journey: Journey, events: Batch, rate: float) -> Sent:
-    """Send `events` at `rate` a second with their time field set to the moment of sending.
+    """Send `events` at `rate` a second with their time field set to the moment at which each is due.
+
+    They are encoded beforehand: what sends shares the machine with what is measured.
 
     Raises:
         Retry: the broker did not take a record.
@@ -57,7 +59,10 @@ def send_live(journey: Journey, events: Batch, rate: float) -> Sent:
 
     producer = Producer(producer_config(journey.platform.kafka, "none"))
     producer.list_topics(topic, timeout=30.0)
-    time.sleep(CONNECT_S)
+    begin_ns = time.time_ns() + int(CONNECT_S * 1e9)
+    due_ms = (begin_ns + np.arange(events.rows) * (1e9 / rate)).astype(np.int64) // 1_000_000
+    values = program.encode(events.having(**{pipeline.event.time: due_ms}), prefix).to_list()
+    time.sleep(max(0.0, (begin_ns - time.time_ns()) / 1e9))
     sent: dict[int, list[int]] = defaultdict(list)
     started, done = time.perf_counter(), 0
     while done < events.rows:
@@ -66,12 +71,10 @@ def send_live(journey: Journey, events: Batch, rate: float) -> Sent:
             producer.poll(TICK_S)
             continue
         now_ns = time.time_ns()
-        rows = np.arange(done, due)
-        part = events.take(rows).having(**{pipeline.event.time: np.full(rows.size, now_ns // 1_000_000)})
-        for row, value in zip(rows.tolist(), program.encode(part, prefix).to_list(), strict=True):
+        for row in range(done, due):
             place = place_list[row]
             callback = None if place in firsts else delivered
-            producer.produce(topic, value, key_list[row], place, on_delivery=callback)
+            producer.produce(topic, values[row], key_list[row], place, on_delivery=callback)
             sent[place].append(now_ns)
         producer.poll(0)
         done = due
