@@ -19,6 +19,7 @@ class Instruments:
     resets: Counter
     batch_seconds: Histogram
     commit_seconds: Histogram
+    snapshot_seconds: Histogram
     snapshot_bytes: Gauge
     lag_messages: Gauge
     lag_seconds: Gauge
@@ -47,6 +48,7 @@ class Instruments:
             resets=counter("resets_total", "Starts from the committed offsets after a failure."),
             batch_seconds=seconds("batch", "Time to fold one poll."),
             commit_seconds=seconds("commit", "Time from begin to commit of a transaction."),
+            snapshot_seconds=seconds("snapshot", "Time that the loop stands still to save one state."),
             snapshot_bytes=gauge("snapshot_bytes", "Size of the newest snapshot."),
             lag_messages=gauge("lag_messages", "Records that wait in the topic.", "topic", "partition"),
             lag_seconds=gauge("lag_seconds", "Age of the newest record read while others wait.", "topic"),

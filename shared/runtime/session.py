@@ -266,10 +266,12 @@ class Session:
         now = time.monotonic()
         if not self._stage.stateless:
             due = [number for number, held in self._held.items() if self._is_due(held, now)]
-            if due:  # a state is saved with the offsets that stand
+            if (
+                due
+            ):  # a state is saved with the offsets that stand; one a turn, so that rows wait for one alone
                 self._commit()
                 self._settle()
-            for number in due:
+                number = min(due, key=lambda n: self._held[n].saved_at)
                 self._save(number, self._held[number])
         if now - self._last_told > self._tuning.metrics_interval_s:
             self._last_told = now
@@ -289,9 +291,10 @@ class Session:
                     self._save(number, held)
 
     def _save(self, number: int, held: Held) -> None:
-        unit = held.unit
+        unit, started = held.unit, time.perf_counter()
         snapshot = Snapshot(dict(held.next_offsets), unit.digest(), unit.snapshot(), self._topic_ids)
         self._seen.snapshot_bytes.set(self._context.store.write(number, snapshot))
+        self._seen.snapshot_seconds.observe(time.perf_counter() - started)
         held.rows, held.saved_at = 0, time.monotonic()
 
     def _measure(self) -> None:

@@ -86,6 +86,17 @@ def test_expired_entries_do_not_show_in_the_digest() -> None:
     assert one.digest() == two.digest()
 
 
+@pytest.mark.parametrize(
+    ("ids", "payloads", "times"),
+    [("ac", [1, 2], [7, 8]), ("ab", [1, 3], [7, 8]), ("ab", [1, 2], [6, 8]), ("abc", [1, 2, 3], [7, 8, 8])],
+)
+def test_every_part_of_an_entry_shows_in_the_digest(ids: str, payloads: list[int], times: list[int]) -> None:
+    one, two = Dedup(100), Dedup(100)
+    _fold(one, list("ab"), [1, 2], [7, 8])
+    _fold(two, list(ids), payloads, times)
+    assert one.digest() != two.digest()
+
+
 def test_empty_source_is_no_source() -> None:
     ids = Strings.of([b"1", b"2"])
     plain = identify(ids)
