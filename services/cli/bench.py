@@ -53,6 +53,10 @@ def _measure(events: int, seconds: float, partitions: int) -> dict[str, Any]:
         made.journey.replay(made.script)
         return made
 
+    def latency(one_entity: bool, rate: float, length_s: float) -> dict[str, float]:
+        made = benching.prepare(10_000, benching.declare(one_entity, partitions))
+        return benching.latency(made, rate, length_s)
+
     found: dict[str, Any] = {"machine": benching.machine(), "events": events, "partitions": partitions}
     _say("warming up the broker")
     benching.over_backlog(prepared(True, count=events // 2), "predictions.v1")
@@ -75,14 +79,12 @@ def _measure(events: int, seconds: float, partitions: int) -> dict[str, Any]:
         prepared(False, "arrival"), "predictions.v1"
     )
     _say(f"latency of a broker that has seen no small transactions yet, {COLD_S:.0f} s")
-    cold = benching.prepare(10_000, benching.declare(True, partitions))
-    found["latency_cold"] = {str(RATES[-1]): benching.latency(cold, RATES[-1], COLD_S)}
+    found["latency_cold"] = {str(RATES[-1]): latency(True, RATES[-1], COLD_S)}
     for name, one_entity, place in (("one", True, found), ("two", False, found["two_entities"])):
         place["latency"] = {}
         for rate in RATES:
             _say(f"latency at {rate} events/s, {name} entities")
-            made = benching.prepare(10_000, benching.declare(one_entity, partitions))
-            place["latency"][str(rate)] = benching.latency(made, rate, seconds)
+            place["latency"][str(rate)] = latency(one_entity, rate, seconds)
     peer = found["peer"]["pass_through"]["events_per_second"]
     for part in (found["ingest"], found["features"], found["inference"], found["end_to_end"]):
         part["of_pass_through"] = round(part["events_per_second"] / peer, 3)

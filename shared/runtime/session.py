@@ -266,9 +266,8 @@ class Session:
         now = time.monotonic()
         if not self._stage.stateless:
             due = [number for number, held in self._held.items() if self._is_due(held, now)]
-            if (
-                due
-            ):  # a state is saved with the offsets that stand; one a turn, so that rows wait for one alone
+            if due:
+                # A state is saved with the offsets that stand; one a turn, so that rows wait for one alone.
                 self._commit()
                 self._settle()
                 number = min(due, key=lambda n: self._held[n].saved_at)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from schemas import platform_schema
-from services.cli.benching import wait_ready
+from services.cli.benching import Gauge, wait_ready
 from services.cli.checking import Floats, Once, exactly_once, matrix_of, texts
 from services.cli.journey import FULL_SPEED, Journey
 from services.cli.replaying import Pace
@@ -148,13 +148,7 @@ def _environment(plan: Plan) -> dict[str, str]:
 
 def _written(journey: Journey) -> int:
     """How many records lie on the topics that ingest reads."""
-    reader = open_reader(journey.platform.kafka)
-    try:
-        topics = [EVENTS.of(journey.pipeline.name), LABELS.of(journey.pipeline.name)]
-        ends = [bounds(reader, t, p)[1] for t in topics for p in range(journey.pipeline.partitions)]
-    finally:
-        reader.close()
-    return sum(ends)
+    return sum(Gauge(journey, journey.topic(topic.name)).end for topic in (EVENTS, LABELS))
 
 
 def _outcome(journey: Journey, plan: Plan, sent: list[str], killed: int, repeated: int) -> Outcome:
